@@ -1,0 +1,123 @@
+"""The vision transformers of open_clip, layer by layer."""
+
+import hashlib
+from pathlib import Path
+
+import open_clip
+import scipy.fft
+import torch
+from jaxtyping import Float, UInt8
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+CLIP_MEAN = open_clip.OPENAI_DATASET_MEAN
+CLIP_STD = open_clip.OPENAI_DATASET_STD
+open_clip.add_model_config(Path(__file__).parent / "configs")
+
+
+class OpenClipViT(nn.Module):
+    """Tokens of every block: patch tokens as a map, the class token as the global one.
+
+    Pictures are resized whole to the network's input, never cropped: a crop would move what the
+    space selector finds. Weights are frozen; `identity` is the sha256 of all that determines the
+    tokens.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        visual: VisionTransformer,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        interpolation: str,
+    ):
+        super().__init__()
+        self.name = name
+        self.visual = visual.eval().requires_grad_(False)
+        self.input_size: tuple[int, int] = visual.image_size
+        self.interpolation = InterpolationMode(interpolation)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
+        self.widths = [visual.transformer.width] * len(visual.transformer.resblocks)
+        self.identity = self._identity()
+
+    def _identity(self) -> str:
+        hashed = hashlib.sha256(f"{self.name} {self.input_size} {self.interpolation}".encode())
+        for key, value in sorted(self.state_dict().items()):
+            hashed.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+            if not value.is_meta:
+                hashed.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return hashed.hexdigest()
+
+    def preprocess(
+        self, pictures: UInt8[Tensor, "batch height width 3"]
+    ) -> Float[Tensor, "batch 3 h w"]:
+        """Pictures at the network's input size, in its own normalisation."""
+        x = pictures.permute(0, 3, 1, 2).to(self.mean)
+        x = resize(x, list(self.input_size), interpolation=self.interpolation, antialias=True)
+        return (x.clamp(0, 255) - self.mean) / self.std
+
+    def forward(
+        self, pictures: UInt8[Tensor, "batch height width 3"]
+    ) -> tuple[list[Float[Tensor, "batch _ h w"]], list[Float[Tensor, "batch _"]]]:
+        """Per layer, local tokens [batch, channel, h, w] and the class token [batch, channel]."""
+        out = self.visual.forward_intermediates(
+            self.preprocess(pictures), intermediates_only=True, output_extra_tokens=True
+        )
+        prefix = [tokens[:, 0] for tokens in out["image_intermediates_prefix"]]
+        return out["image_intermediates"], prefix
+
+
+def visual_tower(architecture: str, source: str | None) -> VisionTransformer:
+    """The vision half of an open_clip model: a checkpoint's tag or file, or seeded weights."""
+    if source is not None:
+        return open_clip.create_model(
+            architecture, pretrained=source, require_pretrained=True, weights_only=True
+        ).visual
+    visual = open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
+    draw_weights(visual, torch.Generator().manual_seed(0))
+    return visual
+
+
+def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
+    """Fill a tower with random weights under which its layers differ as those of a trained one do.
+
+    Every matrix keeps variance (normal, 1 / inputs), with three exceptions in place of what
+    training does: patch filters have a spectrum inverse to that of natural pictures, else every
+    channel is the patch's mean colour; queries and keys are √2 larger, so that attention picks
+    about 5 of 256 tokens and the class token depends on the picture; the second layer of each MLP
+    is √2 larger, so that a block adds about as much variance as its input had.
+    """
+
+    def normal(shape: torch.Size, spread: float) -> Tensor:
+        return torch.randn(shape, generator=generator) * spread
+
+    with torch.no_grad():
+        visual.class_embedding.copy_(normal(visual.class_embedding.shape, 1))
+        visual.positional_embedding.copy_(normal(visual.positional_embedding.shape, 0.25))
+        visual.proj.copy_(normal(visual.proj.shape, visual.proj.shape[0] ** -0.5))
+        visual.conv1.weight.copy_(_patch_filters(visual.conv1.weight.shape, generator))
+        for block in visual.transformer.resblocks:
+            width = block.attn.embed_dim
+            block.attn.in_proj_weight.copy_(normal((3 * width, width), width**-0.5))
+            block.attn.in_proj_weight[: 2 * width] *= 2**0.5
+            block.attn.out_proj.weight.copy_(normal((width, width), width**-0.5))
+            block.mlp.c_fc.weight.copy_(normal(block.mlp.c_fc.weight.shape, width**-0.5))
+            hidden = block.mlp.c_proj.weight.shape
+            block.mlp.c_proj.weight.copy_(normal(hidden, (2 / hidden[1]) ** 0.5))
+            for part in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
+                part.bias.zero_()
+            block.attn.in_proj_bias.zero_()
+
+
+def _patch_filters(
+    shape: torch.Size, generator: torch.Generator
+) -> Float[Tensor, "channel colour y x"]:
+    """Random filters whose power rises with spatial frequency as that of pictures falls."""
+    waves = torch.randn(shape, generator=generator)
+    y, x = torch.meshgrid(torch.arange(shape[2]), torch.arange(shape[3]), indexing="ij")
+    waves = waves * (1 + y**2 + x**2).sqrt()
+    filters = torch.from_numpy(scipy.fft.idctn(waves.numpy(), axes=(2, 3), norm="ortho"))
+    return filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()

@@ -1,0 +1,195 @@
+"""Figures of the book, each drawn for a light and for a dark page: `light_dark(draw, alt)`.
+
+A figure's function takes data that were computed before and returns a matplotlib Figure.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from jaxtyping import Float, UInt8
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from nilearn.plotting import plot_surf
+from scipy.spatial import KDTree
+
+from analysis import surface
+from analysis.files import HEMIS, Hemi
+from analysis.metrics import Scores
+from analysis.subject import Subject
+
+CLEAR = {f"{part}.facecolor": "none" for part in ("figure", "axes", "savefig")}
+THEMES = {  # the book theme's own colours of text
+    "only-light": CLEAR | {"figure.edgecolor": "none"},
+    "only-dark": CLEAR
+    | {
+        key: "#ced6dd"
+        for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    },
+}
+# What shows visual cortex: from behind, from outside, from inside, from below.
+VIEWS = ("posterior", "lateral", "medial", "ventral")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A figure for a light page and one for a dark page; the book shows the one that fits."""
+
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 110) -> Pair:
+    """`draw()` under a light and under a dark style, as images with that alternative text."""
+    tags = []
+    for name, style in THEMES.items():
+        with plt.rc_context({**seaborn.axes_style("ticks"), **style, "font.size": 10}):
+            figure = draw()
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+            plt.close(figure)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        source = f"data:image/png;base64,{data}"
+        tags.append(f'<img class="{name}" alt="{escape(alt, quote=True)}" src="{source}">')
+    return Pair("\n".join(tags))
+
+
+def on_mesh(
+    subject: Subject, values: Float[np.ndarray, " vertex"], hemi: Hemi
+) -> Float[np.ndarray, " mesh"]:
+    """Values of a hemisphere on fsaverage5 for display, NaN where there are none.
+
+    A larger mesh is cut to its first vertices, which are fsaverage5's; a smaller one goes to the
+    nearest.
+    """
+    n = subject.n_surface
+    whole = np.full(n, np.nan)
+    here = subject.vertices // n == HEMIS.index(hemi)
+    whole[subject.vertices[here] % n] = values[here]
+    if n >= surface.FSAVERAGE5:
+        return whole[: surface.FSAVERAGE5]
+    target = surface.sphere(hemi, surface.FSAVERAGE5)[0]
+    return whole[KDTree(surface.sphere(hemi, n)[0]).query(target)[1]]
+
+
+def cortex(
+    subject: Subject,
+    values: Float[np.ndarray, " vertex"],
+    label: str,
+    colours: str = "viridis",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """A map on the inflated surface: both hemispheres, four views, one colour scale."""
+    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    figure, axes = plt.subplots(
+        2, 4, figsize=(9, 4.3), subplot_kw={"projection": "3d"}, gridspec_kw={"wspace": 0, "hspace": 0}
+    )
+    for row, hemi in zip(axes, HEMIS, strict=True):
+        mesh = surface.inflated(hemi, surface.FSAVERAGE5)
+        folds = surface.sulc(hemi, surface.FSAVERAGE5)
+        shown = on_mesh(subject, values, hemi)
+        for axis, view in zip(row, VIEWS, strict=True):
+            plot_surf(
+                [np.asarray(x) for x in mesh],
+                shown,
+                bg_map=np.asarray(folds),
+                hemi="left" if hemi == "lh" else "right",
+                view=view,
+                engine="matplotlib",
+                cmap=colours,
+                vmin=low,
+                vmax=high,
+                bg_on_data=False,
+                darkness=0.6,
+                colorbar=False,
+                axes=axis,
+                figure=figure,
+            )
+            axis.set_box_aspect(None, zoom=1.55)
+            axis.patch.set_alpha(0)
+            if hemi == HEMIS[0]:
+                axis.set_title(view, y=1.02, fontsize=10, color=plt.rcParams["text.color"])
+        row[0].text2D(-0.12, 0.5, "left" if hemi == "lh" else "right", rotation=90,
+                      transform=row[0].transAxes, va="center", color=plt.rcParams["text.color"])
+    scale = ScalarMappable(Normalize(low, high), colours)
+    figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.02, label=label)
+    return figure
+
+
+def roi_bars(table: pd.DataFrame) -> Figure:
+    """R² per ROI with its interval, beside the mean noise ceiling."""
+    figure, axis = plt.subplots(figsize=(7.5, 3.2))
+    place = np.arange(len(table))
+    axis.bar(place, table["noise ceiling"], color="#8d99a6", alpha=0.45, width=0.8)
+    axis.bar(place, table["R²"], color="#2a7f9e", width=0.55)
+    away = np.abs(table[["low", "high"]].to_numpy().T - table["R²"].to_numpy())
+    axis.errorbar(place, table["R²"], away, fmt="none", ecolor=plt.rcParams["text.color"], lw=1)
+    axis.set_xticks(place, table["ROI"], rotation=45, ha="right")
+    axis.set_ylabel("R² of single trials")
+    axis.legend(["mean noise ceiling", "R²", "95 % interval"], frameon=False, fontsize=8, ncols=3,
+                loc="lower right", bbox_to_anchor=(1, 1))
+    seaborn.despine(figure)
+    return figure
+
+
+def score_against_ceiling(scores: Scores) -> Figure:
+    """Every vertex: R² over its noise ceiling, as counts in hexagons."""
+    figure, axis = plt.subplots(figsize=(4.6, 3.6))
+    top = float(np.quantile(scores.ceiling, 0.995))
+    hexes = axis.hexbin(scores.ceiling, scores.r2, gridsize=40, mincnt=1, cmap="viridis",
+                        extent=(0, top, -0.1, top))
+    axis.plot([0, top], [0, top], "--", lw=1, color=plt.rcParams["text.color"])
+    axis.set(xlabel="noise ceiling of single trials", ylabel="R² of single trials")
+    figure.colorbar(hexes, label="vertices")
+    seaborn.despine(figure)
+    return figure
+
+
+def truth_against_found(pairs: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> Figure:
+    """For each quantity (name, true, found) a panel of all vertices, with the line of equality."""
+    figure, axes = plt.subplots(1, len(pairs), figsize=(2.6 * len(pairs), 2.7))
+    for axis, (name, true, found) in zip(np.atleast_1d(axes), pairs, strict=True):
+        axis.plot(true, found, ".", ms=2, alpha=0.35, color="#2a7f9e", rasterized=True)
+        ends = [min(true.min(), found.min()), max(true.max(), found.max())]
+        axis.plot(ends, ends, "--", lw=1, color=plt.rcParams["text.color"])
+        axis.set(title=name, xlabel="true")
+    np.atleast_1d(axes)[0].set_ylabel("found")
+    seaborn.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def pictures(shown: UInt8[np.ndarray, "n height width 3"], titles: Sequence[str]) -> Figure:
+    """A row or two of pictures, each under its title."""
+    columns = min(len(shown), 6)
+    rows = -(-len(shown) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.75 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, picture, title in zip(axes.flat, shown, titles, strict=False):
+        axis.imshow(picture)
+        axis.set_title(title, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def quantile_lines(
+    shares: Sequence[float], lines: dict[str, Sequence[float]], ylabel: str
+) -> Figure:
+    """Quantiles of several distributions over the share of vertices below."""
+    figure, axis = plt.subplots(figsize=(4.6, 3))
+    for (name, values), style in zip(lines.items(), ("o-", "s--", "^:"), strict=False):
+        axis.plot(100 * np.asarray(shares), values, style, label=name)
+    axis.set(xlabel="percentile over vertices", ylabel=ylabel)
+    axis.legend(frameon=False)
+    seaborn.despine(figure)
+    return figure

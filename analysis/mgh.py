@@ -1,0 +1,136 @@
+"""FreeSurfer's .mgh and .mgz as NSD writes them: one value, or one series of trials, per vertex.
+
+A single .mgh is a 284-byte header and the values, big-endian, vertex fastest; .mgz is its gzip.
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from jaxtyping import Float, Int
+from nibabel.freesurfer.mghformat import MGHHeader
+
+from analysis.files import InputError, require, whole_file
+
+HEADER_BYTES = 284
+FLOAT = 3  # MRI_FLOAT, the type of every map, label and beta file of NSD
+FETCH = "Fetch the file again, or simulate the subject again."
+
+
+def affine(n_vertices: int) -> Float[np.ndarray, "4 4"]:
+    """The affine that NSD's writer puts into surface files (nibabel's default is another)."""
+    return np.array([[-1, 0, 0, n_vertices / 2], [0, 0, 1, -0.5], [0, -1, 0, 0.5], [0, 0, 0, 1]])
+
+
+def write(path: Path, values: Float[np.ndarray, "vertex *trial"]) -> None:
+    """Write float32 values per vertex (and trial), the file whole or not at all."""
+    data = np.asarray(values, ">f4").reshape(len(values), 1, 1, -1)
+    if data.shape[-1] == 1:
+        data = data[..., 0]
+    with whole_file(path) as scratch:
+        nibabel.save(nibabel.MGHImage(data, affine(len(values))), scratch)
+
+
+def _header(path: Path) -> tuple[int, int]:
+    """Vertices and trials of a surface file, its header checked."""
+    opened = gzip.open(path) if path.suffix == ".mgz" else path.open("rb")
+    try:
+        with opened as f:
+            raw = f.read(HEADER_BYTES)
+        if len(raw) < HEADER_BYTES:
+            raise ValueError(f"{len(raw)} bytes, shorter than its {HEADER_BYTES}-byte header")
+        header = MGHHeader(raw, check=True)
+        dims, kind = [int(n) for n in header["dims"]], int(header["type"])
+    except (OSError, EOFError, zlib.error, ValueError, nibabel.spatialimages.HeaderDataError) as e:
+        raise InputError(f"{path}: not a readable MGH file ({e}). {FETCH}") from e
+    if kind != FLOAT or dims[1:3] != [1, 1] or min(dims) < 1:
+        raise InputError(
+            f"{path}: dims {dims} and type {kind}; expected [vertices, 1, 1, trials] and type"
+            f" {FLOAT} (float32). {FETCH}"
+        )
+    return dims[0], dims[3]
+
+
+def read(path: Path, what: str, n_vertices: int | None = None) -> Float[np.ndarray, " vertex"]:
+    """One float32 value per vertex.
+
+    Raises:
+        InputError: if the file is missing, truncated, or not a map of `n_vertices` vertices.
+    """
+    require(path, what, FETCH)
+    found, trials = _header(path)
+    if trials != 1 or (n_vertices is not None and found != n_vertices):
+        raise InputError(
+            f"{path}: {found} vertices x {trials}; expected {what}"
+            f" with {n_vertices or 'any number of'} vertices x 1. {FETCH}"
+        )
+    try:
+        return np.asarray(nibabel.load(path).dataobj, np.float32).reshape(found)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}). {FETCH}") from error
+
+
+def open_series(path: Path, what: str) -> Float[np.ndarray, "vertex trial"]:
+    """A memory map of an uncompressed .mgh: the values of a few vertices cost only their bytes.
+
+    Raises:
+        InputError: if the file is missing, truncated, or not a float32 surface series.
+    """
+    require(path, what, FETCH)
+    n_vertices, n_trials = _header(path)
+    expected = HEADER_BYTES + 4 * n_vertices * n_trials
+    if (size := path.stat().st_size) < expected:
+        raise InputError(
+            f"{path}: {size:,} bytes; its header promises {n_vertices} vertices x {n_trials} trials,"
+            f" {expected:,} bytes: the file is truncated. {FETCH}"
+        )
+    shape = (n_vertices, n_trials)
+    return np.memmap(path, ">f4", "r", offset=HEADER_BYTES, shape=shape, order="F")
+
+
+def color_table(label: Path) -> Path:
+    """Where a label file's names are: beside it, without the hemisphere."""
+    return label.with_name(label.name.split(".", 1)[1] + ".ctab")
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """The names of a label file's values, from its .ctab (`0 Unknown`; further columns ignored).
+
+    Raises:
+        InputError: if the table is missing or a line is not `number name`.
+    """
+    require(path, "the names of a label file's values", FETCH)
+    names = {}
+    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) < 2 or not fields[0].isdigit():
+            raise InputError(f"{path}, line {number}: {line!r}; expected 'number name'. {FETCH}")
+        names[int(fields[0])] = fields[1]
+    return names
+
+
+def read_labels(
+    path: Path, n_vertices: int | None = None
+) -> tuple[Int[np.ndarray, " vertex"], dict[int, str]]:
+    """A label per vertex (0 = none) and the labels' names.
+
+    Raises:
+        InputError: if the file or its .ctab is missing or damaged, or a label has no name.
+    """
+    values = read(path, "a label per vertex", n_vertices)
+    names = read_names(color_table(path))
+    labels = np.where(values > 0, values, 0).astype(int)  # NSD marks some outside with -1
+    if unnamed := sorted(set(np.unique(labels)) - set(names) - {0}):
+        raise InputError(f"{path}: labels {unnamed} have no name in {color_table(path)}. {FETCH}")
+    return labels, names
+
+
+def write_labels(path: Path, labels: Int[np.ndarray, " vertex"], names: dict[int, str]) -> None:
+    """Write a label file and its .ctab, the names first so that no label file lacks them."""
+    with whole_file(color_table(path)) as scratch:
+        scratch.write_text("".join(f"{value} {name}\n" for value, name in sorted(names.items())))
+    write(path, labels.astype(np.float32))

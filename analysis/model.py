@@ -1,0 +1,165 @@
+"""FactorTopy: every vertex chooses where, at which layer, at which scale it reads a network.
+
+    model = FactorTopy(ModelConfig(), widths, coordinates)
+    responses = model(local, global_)  # [batch, vertex]
+
+Listing 1 and Appendix E.2. The selectors are functions of a vertex's coordinate, and nothing but
+that makes neighbours choose alike.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from analysis.selection import select
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Choices of the model; where the paper's text and its released code differ, the text is taken."""
+
+    channels: int = 128  # D, width of the bottleneck (E.3)
+    bottleneck: Literal["shared", "separate"] = "shared"  # one for local and global tokens (Listing 1)
+    padding: Literal["zeros", "border"] = "zeros"  # of the map beyond its edge (released code)
+    hidden: int = 128  # width of the selectors' layers (released code)
+    frequencies: int = 32  # F of the positional encoding (released code)
+    periods: float = 1000.0  # its longest over its shortest wavelength (released code)
+    steps: float = 100.0  # positions along the longest axis of the cortex (released code)
+
+
+class Selectors(NamedTuple):
+    """What each vertex chose."""
+
+    space: Float[Tensor, "vertex 2"]  # x right, y down; -1..1 from edge to edge of the picture
+    layer: Float[Tensor, "vertex layer"]  # sums to 1
+    scale: Float[Tensor, "vertex 1"]  # 0 local token, 1 global token
+
+
+class PositionalEncoding(nn.Module):
+    """Sines and cosines of each axis at F wavelengths: [vertex, 3] to [vertex, 6 F].
+
+    The bounds that scale the coordinates are those of the vertices it was made with, and are saved
+    with it, so that a subset of vertices gets the same encoding as the whole.
+    """
+
+    def __init__(self, coordinates: Float[Tensor, "vertex 3"], config: ModelConfig):
+        super().__init__()
+        low = coordinates.amin(0)
+        extent = (coordinates.amax(0) - low).amax().clamp_min(1e-6)
+        self.register_buffer("low", low)
+        self.register_buffer("per_mm", config.steps / extent)
+        exponent = torch.arange(config.frequencies) / config.frequencies
+        self.register_buffer("omega", config.periods**-exponent)
+
+    def forward(self, coordinates: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex feature"]:
+        angle = ((coordinates - self.low) * self.per_mm).unsqueeze(-1) * self.omega
+        return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def selector(features: int, hidden: int, out: int) -> nn.Sequential:
+    """A selector's network; its last layer starts at zero, so that all vertices start alike."""
+    last = nn.Linear(hidden, out, bias=False)
+    nn.init.zeros_(last.weight)
+    return nn.Sequential(
+        nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last
+    )
+
+
+class Bottleneck(nn.Module):
+    """Each layer's tokens, C_l channels, to D channels by a linear map of its own."""
+
+    def __init__(self, widths: list[int], channels: int):
+        super().__init__()
+        self.widths = widths
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(channels, width).uniform_(-1, 1) * width**-0.5)
+            for width in widths
+        )
+
+    def forward(self, tokens: Float[Tensor, "n channels"]) -> Float[Tensor, "layer n d"]:
+        split = tokens.split(self.widths, 1)
+        return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
+
+
+class FactorTopy(nn.Module):
+    """Responses of all vertices to a batch of tokens (Listing 1).
+
+    y_i = (1/D) Σ_d w_id v_id + b_i,
+    v_i = Σ_l a_il [(1 - k_i) bilinear(B_l V_l, s_i) + k_i B_l g_l].
+
+    `coordinates` [vertex, 3] in mm; `widths` the channels of each layer.
+    """
+
+    def __init__(
+        self, config: ModelConfig, widths: list[int], coordinates: Float[Tensor, "vertex 3"]
+    ):
+        super().__init__()
+        self.config = config
+        self.register_buffer("coordinates", coordinates.float())
+        self.encoding = PositionalEncoding(self.coordinates, config)
+        self.register_buffer("encoded", self.encoding(self.coordinates), persistent=False)
+        features = self.encoded.shape[1]
+        self.space = selector(features, config.hidden, 2)
+        self.layer = selector(features, config.hidden, len(widths))
+        self.scale = selector(features, config.hidden, 1)
+        self.bottleneck = Bottleneck(widths, config.channels)
+        if config.bottleneck == "separate":
+            self.bottleneck_global = Bottleneck(widths, config.channels)
+        n_vertices = len(coordinates)
+        self.weight = nn.Parameter(torch.randn(n_vertices, config.channels))
+        self.bias = nn.Parameter(torch.zeros(n_vertices))
+
+    def selectors(self) -> Selectors:
+        """What each vertex chooses now."""
+        return Selectors(
+            torch.tanh(self.space(self.encoded)),
+            torch.softmax(self.layer(self.encoded), -1),
+            torch.sigmoid(self.scale(self.encoded)),
+        )
+
+    def squeezed(
+        self,
+        local: Float[Tensor, "batch channels height width"],
+        global_: Float[Tensor, "batch channels"],
+    ) -> tuple[Float[Tensor, "batch layer d height width"], Float[Tensor, "batch layer d"]]:
+        """Tokens behind the bottleneck."""
+        batch, _, height, width = local.shape
+        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2))
+        maps = maps.unflatten(1, (batch, height, width)).permute(1, 0, 4, 2, 3)
+        shared = self.config.bottleneck == "shared"
+        squeeze = self.bottleneck if shared else self.bottleneck_global
+        return maps, squeeze(global_).transpose(0, 1)
+
+    def forward(
+        self,
+        local: Float[Tensor, "batch channels height width"],
+        global_: Float[Tensor, "batch channels"],
+        selectors: Selectors | None = None,
+    ) -> Float[Tensor, "batch vertex"]:
+        """Predicted responses; `selectors` saves computing them twice in a training step."""
+        chosen = self.selectors() if selectors is None else selectors
+        maps, vector = self.squeezed(local, global_)
+        return select(maps, vector, *chosen, self.weight, self.bias, self.config.padding)
+
+
+def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
+    """Entropy of the layer weights as a share of the largest, log L; 1 - it is Eq. 2's confidence."""
+    return -torch.special.xlogy(layer, layer).sum(-1) / math.log(max(layer.shape[1], 2))
+
+
+def regulariser(chosen: Selectors, scale_penalty: float) -> Float[Tensor, ""]:
+    """Eq. 3's term, - mean entropy / log L, and the released code's + mean (k - 1/2)^2.
+
+    Without the second the scale saturates, local tokens get no gradient, and places are not learnt.
+    """
+    centred = (chosen.scale - 0.5).square().mean()
+    return scale_penalty * centred - entropy(chosen.layer).mean()
+
+
+def depth(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
+    """Expected layer of each vertex, 0 for the first and 1 for the last."""
+    return layer @ torch.linspace(0, 1, layer.shape[1], dtype=layer.dtype, device=layer.device)

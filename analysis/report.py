@@ -1,0 +1,144 @@
+"""What a finding's page says in words and tables, computed from a Fit."""
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from pandas.io.formats.style import Styler
+
+from analysis import metrics, model
+from analysis.files import InputError
+from analysis.fit import Fit
+from analysis.metrics import Scores
+from analysis.published import TABLE_13
+from analysis.simulate import TEACHER, load_truth
+from analysis.subject import AREAS
+
+AREA_NAMES = tuple(AREAS)
+
+
+def _percent(x: float) -> str:
+    return f"{100 * x:.0f} %"
+
+
+def provenance(fit: Fit) -> str:
+    """Whose data these are, how many, and how they were split; a simulated subject is named so."""
+    s = fit.subject
+    kind = (
+        ":::{warning}\n**Simulated data.** Cortex, pictures, responses and noise of"
+        f" `{s.name}` are made by this project. Nothing on this page is evidence about a brain.\n:::"
+        if s.simulated
+        else f"Subject `{s.name}` of the Natural Scenes Dataset."
+    )
+    return (
+        f"{kind}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out: no data in"
+        f" some session), {len(s.responses):,} trials in {s.trial_session.max() + 1} sessions,"
+        f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on,"
+        f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test."
+    )
+
+
+def key_finding(fit: Fit, scores: Scores, averaged: Scores, table: pd.DataFrame) -> str:
+    """The finding, in a box; every number from the scores."""
+    everywhere = np.isfinite(scores.r2)
+    score = scores.over(everywhere)
+    share = scores.over(everywhere, normalised=True)
+    means = averaged.over(everywhere)
+    areas = table[table["ROI"] != "all"]
+    best, worst = (areas.loc[getattr(areas["R²"], f)()] for f in ("idxmax", "idxmin"))
+    simulated = " of a simulated subject" if fit.subject.simulated else ""
+    return (
+        ":::{admonition} Key finding\n:class: tip\n"
+        f"Over {score.n_vertices:,} vertices{simulated}, `{fit.record['backbone']}` predicts single"
+        f" trials of {score.n_pictures} unseen pictures with R² = **{score.value:.3f}**"
+        f" [{score.low:.3f}, {score.high:.3f}]. That is **{_percent(share.value)}**"
+        f" [{_percent(share.low)}, {_percent(share.high)}] of what the noise allows"
+        f" (mean ceiling {scores.ceiling.mean():.3f}). Against {averaged.targets} R² is"
+        f" {means.value:.3f} [{means.low:.3f}, {means.high:.3f}]. It is highest in {best['ROI']}"
+        f" ({best['R²']:.3f}) and lowest in {worst['ROI']} ({worst['R²']:.3f}).\n:::"
+    )
+
+
+def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
+    """The ROI table with a row of the paper's Table 13 beside it.
+
+    Raises:
+        InputError: for a row that the table doesn't have.
+    """
+    if row not in TABLE_13.index:
+        raise InputError(f"published={row!r}: expected one of {', '.join(TABLE_13.index)}.")
+    shown = table.assign(**{f"paper: {row}": table["ROI"].map(TABLE_13.loc[row])})
+    shown["95 % interval"] = [
+        f"{low:.3f} – {high:.3f}" for low, high in zip(shown["low"], shown["high"], strict=True)
+    ]
+    columns = ["ROI", "vertices", "R²", "95 % interval", "noise ceiling", "R² / ceiling"]
+    return (
+        shown[[*columns, f"paper: {row}"]]
+        .style.hide(axis="index")
+        .format(precision=3, na_rep="–", thousands=",")
+    )
+
+
+def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:
+    """Per vertex: expected depth (0..1), scale (0..1), place (x right, y down), confidence (Eq. 2)."""
+    chosen = fit.selectors()
+    found = {
+        "depth": model.depth(chosen.layer),
+        "scale": chosen.scale[:, 0],
+        "x": chosen.space[:, 0],
+        "y": chosen.space[:, 1],
+        "confidence": 1 - model.entropy(chosen.layer),
+    }
+    return {name: values.numpy() for name, values in found.items()}
+
+
+def truth_pairs(
+    fit: Fit,
+) -> list[tuple[str, Float[np.ndarray, " vertex"], Float[np.ndarray, " vertex"]]]:
+    """What a simulated subject's vertices read, and what was found; places in V1-V3 only.
+
+    Empty for a person, whose truth is not known.
+    """
+    if not fit.subject.simulated:
+        return []
+    truth, found = load_truth(fit.subject.name, fit.subject.vertices), choices(fit)
+    depth = model.depth(torch.from_numpy(truth.layer)).numpy()
+    early = truth.early
+    return [
+        ("layer", depth, found["depth"]),
+        ("scale", truth.scale, found["scale"]),
+        ("x in V1–V3", truth.space[early, 0], found["x"][early]),
+        ("y in V1–V3", truth.space[early, 1], found["y"][early]),
+    ]
+
+
+def truth_text(fit: Fit, pairs: list, scores: Scores) -> str:
+    """How well the choices agree with the truth: a rank correlation for each."""
+    if not pairs:
+        return f"`{fit.subject.name}` is a person: what its vertices read is not known."
+    if fit.record["backbone"] != TEACHER:
+        note = f"The responses were made from `{TEACHER}`, another network: layers need not agree."
+    else:
+        note = f"The responses were made from this network, `{TEACHER}`, in another way."
+    rows = "\n".join(
+        f"| {name} | {len(true):,} | {metrics.rank_correlation(true, found):.2f} |"
+        for name, true, found in pairs
+    )
+    share = scores.over(np.isfinite(scores.r2), normalised=True)
+    return (
+        f"{note} How much of the truth comes back, as the rank correlation over vertices of what was"
+        f" found with what is true:\n\n| Quantity | Vertices | Rank correlation |\n|:--|--:|--:|\n"
+        f"{rows}\n\nThe ceiling-normalised score of the same fit is {share.value:.3f}"
+        f" [{share.low:.3f}, {share.high:.3f}]."
+    )
+
+
+def versions_line(fit: Fit) -> str:
+    """What made the fit: its key, its training, the libraries."""
+    result, versions = fit.record["result"], fit.record["versions"]
+    return (
+        f"Fit `{fit.folder.name}`, {result['steps']:,} steps, validation R²"
+        f" {result['validation_r2']:.3f}; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + "."
+    )

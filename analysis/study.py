@@ -1,0 +1,75 @@
+"""Ask for a subject, its tokens or a fit by name: what is there is read, what isn't is made.
+
+    fit = get_fit("sim01", "clip-mini", recipe="short")
+"""
+
+import dataclasses
+
+from analysis.backbones import load_backbone
+from analysis.features import Tokens, extract, picture_digests
+from analysis.files import InputError, NSDTree, data_root
+from analysis.fit import Fit, fit_model
+from analysis.model import ModelConfig
+from analysis.simulate import parse_name, simulate, simulated_tree
+from analysis.subject import SESSIONS, Space, Subject, load_subject
+from analysis.trainer import RECIPES
+
+PICTURES_AT_ONCE = 500  # hashed at a time
+
+
+def get_subject(name: str, space: Space = "inflated") -> Subject:
+    """A subject of NSD from the tree in the data folder, or a simulated one, made if need be.
+
+    Raises:
+        InputError: for an unknown name, or a tree that is missing or damaged.
+    """
+    if name in SESSIONS:
+        return load_subject(name, NSDTree(data_root() / "nsd"), space=space)
+    if not name.startswith("sim"):
+        raise InputError(
+            f"subject {name!r}: expected {', '.join(SESSIONS)} of NSD, or a simulated one: sim01,"
+            " sim02 or sim03, with -tiny or -full for another size."
+        )
+    if simulate(name):
+        print(f"{name}: simulated, as it was not there.")
+    inside, size = parse_name(name)
+    subject = load_subject(inside, simulated_tree(size), space=space)
+    return dataclasses.replace(subject, name=name)
+
+
+def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> Tokens:
+    """A backbone's tokens of all of a subject's pictures, from the cache or made."""
+    rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
+    known = [
+        picture_digests(subject.pictures(some))
+        for some in (slice(r, r + PICTURES_AT_ONCE) for r in rows)
+    ]
+    network = load_backbone(backbone, weights)
+    return extract(network, subject.pictures, [d for some in known for d in some])
+
+
+def get_fit(
+    subject: str,
+    backbone: str,
+    recipe: str = "paper",
+    seed: int = 0,
+    split_seed: int = 0,
+    config: ModelConfig | None = None,
+    weights: str | None = None,
+) -> Fit:
+    """A fit of FactorTopy by names, each thing that it needs made if it is not there.
+
+    Raises:
+        InputError: for an unknown name, or data that can't be used.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"recipe {recipe!r}: expected {' or '.join(RECIPES)}.")
+    person = get_subject(subject)
+    return fit_model(
+        person,
+        backbone,
+        get_tokens(person, backbone, weights),
+        config or ModelConfig(),
+        dataclasses.replace(RECIPES[recipe], seed=seed),
+        split_seed,
+    )

@@ -1,0 +1,231 @@
+"""What each vertex of a simulated subject reads from the teacher network, and its noiseless response.
+
+The responses are not made by the model that is fitted to them: a vertex pools full-resolution
+tokens over a Gaussian receptive field, tokens are standardised, and the result is compressed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import KDTree
+from torch import Tensor, nn
+
+from analysis import anatomy
+from analysis.files import HEMIS
+from analysis.surface import sphere
+
+HALF_WIDTH = 4.2  # deg of visual angle from the centre of a picture to its edge, as in NSD
+CATEGORY = {  # what a category area responds to
+    "face": ("OFA", "FFA-1", "FFA-2"),
+    "body": ("EBA", "FBA-1", "FBA-2"),
+    "house": ("OPA", "PPA"),
+    "word": ("OWFA", "VWFA-1", "VWFA-2"),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the truth depends on the place on the cortex; set before any fit was looked at."""
+
+    span: float = 75.0  # mm from V1 at which the hierarchy ends
+    layer_width: float = 0.75  # layers; sd of the weights about a vertex's own layer
+    scale_ends: tuple[float, float] = (0.1, 0.9)  # share of the global token at either end
+    to_centre: float = 15.0  # mm beyond retinotopic cortex over which places go to the centre
+    field: tuple[float, float] = (0.3, 0.12)  # deg, and per deg of eccentricity: sd in V1
+    field_growth: float = 3.0  # how much larger it is at the end of the hierarchy
+    early_channels: int = 4  # directions that early vertices mix
+    late_channels: int = 40  # directions that late ones mix
+    early_length: float = 60.0  # mm over which their mixture changes
+    late_length: float = 20.0
+    category_share: float = 0.8  # weight of the category's direction in its area
+    anatomy_turn: float = 3.0  # deg by which a subject's areas are moved
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the vertices read; rows are visual vertices, lh then rh, ascending."""
+
+    vertices: Int[np.ndarray, " vertex"]  # index on the mesh, rh + vertices per hemisphere
+    early: Bool[np.ndarray, " vertex"]  # in V1-V3, where receptive fields are compared
+    space: Float[np.ndarray, "vertex 2"]  # x right, y down; -1..1 from edge to edge
+    field: Float[np.ndarray, " vertex"]  # sd of the receptive field, in the units of space
+    layer: Float[np.ndarray, "vertex layer"]  # sums to 1
+    scale: Float[np.ndarray, " vertex"]  # 0 local, 1 global
+    channel: Float[np.ndarray, "vertex channel"]  # unit length
+
+
+def _smooth_fields(
+    points: Float[np.ndarray, "vertex 3"], count: int, length: float, rng: np.random.Generator
+) -> Float[np.ndarray, "vertex field"]:
+    """Random functions of the place that change over about `length` mm (random Fourier features)."""
+    waves = rng.normal(size=(3, count)) / length
+    return np.sqrt(2) * np.cos(points @ waves + rng.uniform(0, 2 * np.pi, count))
+
+
+def _normed(x: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def draw_truth(
+    n_surface: int,
+    n_layers: int,
+    category_directions: dict[str, Float[np.ndarray, " channel"]],
+    seed: int,
+    rules: Rules,
+) -> tuple[Truth, list[dict[str, Int[np.ndarray, " area_vertex"]]], list[Int[np.ndarray, " v"]]]:
+    """A subject's truth; per hemisphere also the category areas and the retinotopic labels."""
+    rotation = anatomy.random_rotation(seed, rules.anatomy_turn)
+    halves, areas, labels = [], [], []
+    for hemi in HEMIS:
+        points = sphere(hemi, n_surface)[0]
+        visual = anatomy.visual_vertices(hemi, n_surface)
+        seen = anatomy.retinotopy(hemi, points, rotation)
+        areas.append(anatomy.category_areas(hemi, n_surface, rotation))
+        labels.append(seen.area)
+        placed = np.flatnonzero(seen.area)
+        away, nearest = KDTree(points[placed]).query(points[visual])
+        nearest = placed[nearest]
+        centre = np.stack([seen.x[nearest], -seen.y[nearest]], 1) / HALF_WIDTH
+        centre = np.clip(centre, -1, 1) * np.exp(-away / rules.to_centre)[:, None]
+        steps = anatomy.distance_from_v1(hemi, n_surface, rotation)[visual]
+        side = np.where(hemi == HEMIS[0], -1000.0, 1000.0)  # fields differ between hemispheres
+        early = np.isin(seen.area[visual], range(1, 7))
+        halves.append((visual, centre, steps, points[visual] + [side, 0, 0], early))
+    visual, centre, steps, points, early = (np.concatenate(x) for x in zip(*halves, strict=True))
+    visual[len(halves[0][0]) :] += n_surface
+    level = np.clip(steps / rules.span, 0, 1)
+
+    rng = np.random.default_rng((seed, 1))
+    width = len(next(iter(category_directions.values())))
+    mixes = []
+    for count, length in (
+        (rules.early_channels, rules.early_length),
+        (rules.late_channels, rules.late_length),
+    ):
+        directions = _normed(rng.normal(size=(count, width)))
+        mixes.append(_normed(_smooth_fields(points, count, length, rng) @ directions))
+    channel = _normed((1 - level[:, None]) * mixes[0] + level[:, None] * mixes[1])
+    for category, names in CATEGORY.items():
+        members = np.concatenate(
+            [area[n] + i * n_surface for i, area in enumerate(areas) for n in names]
+        )
+        where = np.isin(visual, members)
+        channel[where] = _normed(
+            rules.category_share * category_directions[category]
+            + (1 - rules.category_share) * channel[where]
+        )
+    peak = level[:, None] * (n_layers - 1)
+    logits = -np.square((np.arange(n_layers) - peak) / rules.layer_width) / 2
+    layer = np.exp(logits)
+    eccentricity = HALF_WIDTH * np.linalg.norm(centre, axis=1)
+    low, high = rules.scale_ends
+    growth = 1 + (rules.field_growth - 1) * level
+    truth = Truth(
+        vertices=visual,
+        early=early,
+        space=centre,
+        field=(rules.field[0] + rules.field[1] * eccentricity) * growth / HALF_WIDTH,
+        layer=layer / layer.sum(1, keepdims=True),
+        scale=low + (high - low) * level,
+        channel=channel,
+    )
+    return truth, areas, labels
+
+
+def teacher_tokens(
+    backbone: nn.Module, pictures: Tensor, batch: int = 16
+) -> Iterator[tuple[Float[Tensor, "batch layer channel h w"], Float[Tensor, "batch layer channel"]]]:
+    """Full-resolution local tokens and global tokens, a batch of pictures at a time."""
+    with torch.inference_mode():
+        for some in pictures.split(batch):
+            local, global_ = backbone(some)
+            yield torch.stack(local, 1), torch.stack(global_, 1)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """Means and spreads that make a token's channels comparable between layers."""
+
+    local_mean: Float[Tensor, "layer channel h w"]  # per place: what a place adds to any picture
+    local_sd: Float[Tensor, "layer channel 1 1"]
+    global_mean: Float[Tensor, "layer channel"]
+    global_sd: Float[Tensor, "layer channel"]
+
+
+def standardise(
+    backbone: nn.Module, pictures: Tensor, labels: list[frozenset[str]], layer: int
+) -> tuple[Standard, dict[str, Float[np.ndarray, " channel"]]]:
+    """The standard over some pictures, and each category's direction among a layer's global tokens.
+
+    A direction is the mean token of pictures with the category less that of those without.
+
+    Raises:
+        ValueError: if all or none of the pictures show a category.
+    """
+    local_sum, local_square, seen = 0.0, 0.0, []
+    for local, global_ in teacher_tokens(backbone, pictures):
+        local_sum = local_sum + local.double().sum(0)
+        local_square = local_square + local.double().square().sum(0)
+        seen.append(global_)
+    mean = local_sum / len(pictures)
+    variance = (local_square / len(pictures) - mean.square()).mean((-2, -1), keepdim=True)
+    vectors = torch.cat(seen)
+    spread = vectors.std(0)
+    standard = Standard(mean.float(), variance.sqrt().float(), vectors.mean(0), spread)
+    late = ((vectors - standard.global_mean) / spread)[:, layer].numpy()
+    directions = {}
+    for category in CATEGORY:
+        shown = np.array([category in found for found in labels])
+        if shown.all() or not shown.any():
+            raise ValueError(f"labels: {shown.sum()} of {len(shown)} pictures show a {category}.")
+        difference = late[shown].mean(0) - late[~shown].mean(0)
+        directions[category] = difference / np.linalg.norm(difference)
+    return standard, directions
+
+
+def noiseless(
+    truth: Truth, backbone: nn.Module, standard: Standard, pictures: Tensor, at_once: int = 2048
+) -> Float[np.ndarray, "picture vertex"]:
+    """Each vertex's response to each picture: mean 0, sd 1, compressed by asinh.
+
+    z_i = Σ_l a_il u_i · [(1 - k_i) Σ_p G_i(p) V_l(p) + k_i g_l], G_i a Gaussian over tokens p that
+    sums to 1, V and g standardised tokens.
+    """
+    n_vertices = len(truth.vertices)
+    out = np.empty((len(pictures), n_vertices), np.float32)
+    layer, channel = torch.from_numpy(truth.layer).float(), torch.from_numpy(truth.channel).float()
+    read = (layer[:, :, None] * channel[:, None, :]).flatten(1)  # [vertex, layer * channel]
+    scale = torch.from_numpy(truth.scale).float()
+    done = 0
+    for local, global_ in teacher_tokens(backbone, pictures):
+        local = (local - standard.local_mean) / standard.local_sd
+        global_ = ((global_ - standard.global_mean) / standard.global_sd).flatten(1)
+        batch, *_, height, width = local.shape
+        tokens = local.permute(0, 3, 4, 1, 2).reshape(batch * height * width, -1)
+        for start in range(0, n_vertices, at_once):
+            some = slice(start, start + at_once)
+            field = _gaussians(truth.space[some], truth.field[some], height, width)
+            each = (tokens @ read[some].T).unflatten(0, (batch, height * width))
+            near = (each * field.T).sum(1)
+            far = global_ @ read[some].T
+            out[done : done + batch, some] = (1 - scale[some]) * near + scale[some] * far
+        done += batch
+    compressed = np.arcsinh((out - out.mean(0)) / out.std(0))
+    return (compressed - compressed.mean(0)) / compressed.std(0)
+
+
+def _gaussians(
+    centre: Float[np.ndarray, "vertex 2"],
+    sd: Float[np.ndarray, " vertex"],
+    height: int,
+    width: int,
+) -> Float[Tensor, "vertex place"]:
+    """Receptive fields over the tokens of a map, each summing to 1."""
+    x = (np.arange(width) + 0.5) / width * 2 - 1
+    y = (np.arange(height) + 0.5) / height * 2 - 1
+    away = (y[:, None] - centre[:, 1, None, None]) ** 2 + (x - centre[:, 0, None, None]) ** 2
+    field = np.exp(-away / (2 * sd[:, None, None] ** 2)).reshape(len(centre), -1)
+    return torch.from_numpy(field / field.sum(1, keepdims=True)).float()
