@@ -24,8 +24,17 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
-from analysis.files import InputError, digest, features_root, file_digest, read_json
-from analysis.files import require, require_space, whole_file, write_json
+from analysis.files import (
+    InputError,
+    digest,
+    features_root,
+    file_digest,
+    read_json,
+    require,
+    require_space,
+    whole_file,
+    write_json,
+)
 
 GRID = 8  # local tokens are pooled to 8 x 8 (Listing 1, 2a)
 PART_BYTES = 64 * 2**20
@@ -128,7 +137,7 @@ def extract(
     `read_pictures(rows)` gives the pixels of the pictures whose sha256 are `digests[rows]`.
 
     Raises:
-        InputError: if the disk is too small, a part is missing or damaged, or tokens are not finite.
+        InputError: if the disk is too small, a part is damaged, or tokens are not finite.
     """
     folder = cache_folder(backbone)
     known = _known(folder)

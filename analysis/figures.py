@@ -91,7 +91,11 @@ def cortex(
     """A map on the inflated surface: both hemispheres, four views, one colour scale."""
     low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
     figure, axes = plt.subplots(
-        2, 4, figsize=(9, 4.3), subplot_kw={"projection": "3d"}, gridspec_kw={"wspace": 0, "hspace": 0}
+        2,
+        4,
+        figsize=(9, 4.3),
+        subplot_kw={"projection": "3d"},
+        gridspec_kw={"wspace": 0, "hspace": 0},
     )
     for row, hemi in zip(axes, HEMIS, strict=True):
         mesh = surface.inflated(hemi, surface.FSAVERAGE5)
@@ -118,8 +122,15 @@ def cortex(
             axis.patch.set_alpha(0)
             if hemi == HEMIS[0]:
                 axis.set_title(view, y=1.02, fontsize=10, color=plt.rcParams["text.color"])
-        row[0].text2D(-0.12, 0.5, "left" if hemi == "lh" else "right", rotation=90,
-                      transform=row[0].transAxes, va="center", color=plt.rcParams["text.color"])
+        row[0].text2D(
+            -0.12,
+            0.5,
+            "left" if hemi == "lh" else "right",
+            rotation=90,
+            transform=row[0].transAxes,
+            va="center",
+            color=plt.rcParams["text.color"],
+        )
     scale = ScalarMappable(Normalize(low, high), colours)
     figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.02, label=label)
     return figure
@@ -135,8 +146,14 @@ def roi_bars(table: pd.DataFrame) -> Figure:
     axis.errorbar(place, table["R²"], away, fmt="none", ecolor=plt.rcParams["text.color"], lw=1)
     axis.set_xticks(place, table["ROI"], rotation=45, ha="right")
     axis.set_ylabel("R² of single trials")
-    axis.legend(["mean noise ceiling", "R²", "95 % interval"], frameon=False, fontsize=8, ncols=3,
-                loc="lower right", bbox_to_anchor=(1, 1))
+    axis.legend(
+        ["mean noise ceiling", "R²", "95 % interval"],
+        frameon=False,
+        fontsize=8,
+        ncols=3,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+    )
     seaborn.despine(figure)
     return figure
 
@@ -145,8 +162,9 @@ def score_against_ceiling(scores: Scores) -> Figure:
     """Every vertex: R² over its noise ceiling, as counts in hexagons."""
     figure, axis = plt.subplots(figsize=(4.6, 3.6))
     top = float(np.quantile(scores.ceiling, 0.995))
-    hexes = axis.hexbin(scores.ceiling, scores.r2, gridsize=40, mincnt=1, cmap="viridis",
-                        extent=(0, top, -0.1, top))
+    hexes = axis.hexbin(
+        scores.ceiling, scores.r2, gridsize=40, mincnt=1, cmap="viridis", extent=(0, top, -0.1, top)
+    )
     axis.plot([0, top], [0, top], "--", lw=1, color=plt.rcParams["text.color"])
     axis.set(xlabel="noise ceiling of single trials", ylabel="R² of single trials")
     figure.colorbar(hexes, label="vertices")

@@ -67,8 +67,9 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < n_bytes:
         raise InputError(
-            f"{folder}: {free / 1e6:,.0f} MB free on this disk; {what} needs {n_bytes / 1e6:,.0f} MB."
-            " Free some, or set BRAINMAPS_DATA to a folder on a larger disk."
+            f"{folder}: {free / 1e6:,.0f} MB free on the disk; {what} needs"
+            f" {n_bytes / 1e6:,.0f} MB."
+            " Free some, or set BRAINMAPS_DATA to a larger disk."
         )
 
 
@@ -95,7 +96,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
                 f"{path}: the disk is full; nothing was kept of this file."
-                " Free some space, or set BRAINMAPS_DATA to a folder on a larger disk, and run again."
+                " Free some space, or set BRAINMAPS_DATA to a larger disk, and run again."
             ) from error
         raise
     finally:
@@ -139,9 +140,9 @@ def code_digest(names: tuple[str, ...]) -> str:
         module = ast.parse((Path(__file__).parent / name).read_text("utf8"))
         for node in ast.walk(module):
             body = getattr(node, "body", None)
-            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-                if isinstance(body[0].value, ast.Constant):
-                    body[0].value.value = ""
+            first = body[0] if isinstance(body, list) and body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                first.value.value = ""
         hashed.update(ast.unparse(module).encode())
     return hashed.hexdigest()
 

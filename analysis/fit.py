@@ -25,8 +25,17 @@ from safetensors.torch import load_file, save_file
 
 from analysis import metrics
 from analysis.features import Tokens
-from analysis.files import InputError, code_digest, digest, fits_root, read_json, require
-from analysis.files import require_space, whole_file, write_json
+from analysis.files import (
+    InputError,
+    code_digest,
+    digest,
+    fits_root,
+    read_json,
+    require,
+    require_space,
+    whole_file,
+    write_json,
+)
 from analysis.model import FactorTopy, ModelConfig, Selectors
 from analysis.subject import Split, Subject, split_pictures, trials_of
 from analysis.trainer import Part, Recipe, predict, train

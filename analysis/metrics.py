@@ -173,8 +173,6 @@ def roi_table(
     return pd.DataFrame(rows)
 
 
-def rank_correlation(
-    a: Float[np.ndarray, " vertex"], b: Float[np.ndarray, " vertex"]
-) -> float:
+def rank_correlation(a: Float[np.ndarray, " vertex"], b: Float[np.ndarray, " vertex"]) -> float:
     """Spearman's rank correlation over vertices."""
     return float(scipy.stats.spearmanr(a, b).statistic)

@@ -35,9 +35,8 @@ def write(path: Path, values: Float[np.ndarray, "vertex *trial"]) -> None:
 
 def _header(path: Path) -> tuple[int, int]:
     """Vertices and trials of a surface file, its header checked."""
-    opened = gzip.open(path) if path.suffix == ".mgz" else path.open("rb")
     try:
-        with opened as f:
+        with gzip.open(path) if path.suffix == ".mgz" else path.open("rb") as f:
             raw = f.read(HEADER_BYTES)
         if len(raw) < HEADER_BYTES:
             raise ValueError(f"{len(raw)} bytes, shorter than its {HEADER_BYTES}-byte header")
@@ -73,7 +72,7 @@ def read(path: Path, what: str, n_vertices: int | None = None) -> Float[np.ndarr
 
 
 def open_series(path: Path, what: str) -> Float[np.ndarray, "vertex trial"]:
-    """A memory map of an uncompressed .mgh: the values of a few vertices cost only their bytes.
+    """A memory map of an uncompressed .mgh: a few vertices cost only their bytes.
 
     Raises:
         InputError: if the file is missing, truncated, or not a float32 surface series.
@@ -83,8 +82,8 @@ def open_series(path: Path, what: str) -> Float[np.ndarray, "vertex trial"]:
     expected = HEADER_BYTES + 4 * n_vertices * n_trials
     if (size := path.stat().st_size) < expected:
         raise InputError(
-            f"{path}: {size:,} bytes; its header promises {n_vertices} vertices x {n_trials} trials,"
-            f" {expected:,} bytes: the file is truncated. {FETCH}"
+            f"{path}: {size:,} bytes; its header promises {n_vertices} vertices x {n_trials}"
+            f" trials, {expected:,} bytes: the file is truncated. {FETCH}"
         )
     shape = (n_vertices, n_trials)
     return np.memmap(path, ">f4", "r", offset=HEADER_BYTES, shape=shape, order="F")

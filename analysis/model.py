@@ -20,10 +20,10 @@ from analysis.selection import select
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Choices of the model; where the paper's text and its released code differ, the text is taken."""
+    """Choices of the model; where the paper's text and released code differ, the text is taken."""
 
     channels: int = 128  # D, width of the bottleneck (E.3)
-    bottleneck: Literal["shared", "separate"] = "shared"  # one for local and global tokens (Listing 1)
+    bottleneck: Literal["shared", "separate"] = "shared"  # of local and global tokens
     padding: Literal["zeros", "border"] = "zeros"  # of the map beyond its edge (released code)
     hidden: int = 128  # width of the selectors' layers (released code)
     frequencies: int = 32  # F of the positional encoding (released code)
@@ -147,7 +147,7 @@ class FactorTopy(nn.Module):
 
 
 def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
-    """Entropy of the layer weights as a share of the largest, log L; 1 - it is Eq. 2's confidence."""
+    """Entropy of the layer weights over log L, the largest; 1 less it is Eq. 2's confidence."""
     return -torch.special.xlogy(layer, layer).sum(-1) / math.log(max(layer.shape[1], 2))
 
 

@@ -1,5 +1,10 @@
 """What a finding's page says in words and tables, computed from a Fit."""
 
+import dataclasses
+import inspect
+import re
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -26,7 +31,7 @@ def provenance(fit: Fit) -> str:
     s = fit.subject
     kind = (
         ":::{warning}\n**Simulated data.** Cortex, pictures, responses and noise of"
-        f" `{s.name}` are made by this project. Nothing on this page is evidence about a brain.\n:::"
+        f" `{s.name}` are made by this project. Nothing here is evidence about a brain.\n:::"
         if s.simulated
         else f"Subject `{s.name}` of the Natural Scenes Dataset."
     )
@@ -79,8 +84,21 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
     )
 
 
+def settings_table(settings: Any) -> Styler:
+    """A row per field of a dataclass, with the comment that its source gives it."""
+    source = inspect.getsource(type(settings))
+    rows = []
+    for field in dataclasses.fields(settings):
+        line = re.search(rf"((?:^    # .*\n)*)^    {field.name}:[^\n#]*(?:# *(.*))?$", source, re.M)
+        above = " ".join(part.strip(" #") for part in line[1].splitlines())
+        value = getattr(settings, field.name)
+        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        rows.append({"Setting": field.name, "Value": shown, "Meaning": line[2] or above})
+    return pd.DataFrame(rows).style.hide(axis="index")
+
+
 def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:
-    """Per vertex: expected depth (0..1), scale (0..1), place (x right, y down), confidence (Eq. 2)."""
+    """Per vertex: expected depth, scale, place (x right, y down) and confidence (Eq. 2)."""
     chosen = fit.selectors()
     found = {
         "depth": model.depth(chosen.layer),
@@ -126,10 +144,10 @@ def truth_text(fit: Fit, pairs: list, scores: Scores) -> str:
     )
     share = scores.over(np.isfinite(scores.r2), normalised=True)
     return (
-        f"{note} How much of the truth comes back, as the rank correlation over vertices of what was"
-        f" found with what is true:\n\n| Quantity | Vertices | Rank correlation |\n|:--|--:|--:|\n"
-        f"{rows}\n\nThe ceiling-normalised score of the same fit is {share.value:.3f}"
-        f" [{share.low:.3f}, {share.high:.3f}]."
+        f"{note} How much of the truth comes back: the rank correlation over vertices of what"
+        f" was found with what is true:\n\n| Quantity | Vertices | Rank correlation |\n"
+        f"|:--|--:|--:|\n{rows}\n\nThe ceiling-normalised score of the same fit is"
+        f" {share.value:.3f} [{share.low:.3f}, {share.high:.3f}]."
     )
 
 

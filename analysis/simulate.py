@@ -16,15 +16,25 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from safetensors.numpy import load_file, save_file
 from scipy.spatial import KDTree
 from tqdm import tqdm
 
 from analysis import anatomy, metrics, mgh
 from analysis.backbones import load_backbone
-from analysis.files import HEMIS, InputError, NSDTree, code_digest, data_root, digest, require
-from analysis.files import require_space, whole_file, write_json
+from analysis.files import (
+    HEMIS,
+    InputError,
+    NSDTree,
+    code_digest,
+    data_root,
+    digest,
+    require,
+    require_space,
+    whole_file,
+    write_json,
+)
 from analysis.scenes import draw_scene
 from analysis.subject import SIMULATED, zscore
 from analysis.surface import FSAVERAGE5, FULL, TINY, sphere
@@ -74,6 +84,9 @@ class Noise:
     nan_share: float = 0.001  # of vertices, without data
 
 
+NOISE, RULES = Noise(), Rules()
+
+
 def parse_name(name: str) -> tuple[str, str]:
     """The subject and size that a name such as `sim01` or `sim01-tiny` stands for.
 
@@ -88,6 +101,11 @@ def parse_name(name: str) -> tuple[str, str]:
             " another size."
         )
     return subject, size
+
+
+def quality_of(name: str) -> float:
+    """What a subject's ncsnr is multiplied by."""
+    return NOISE.quality[SIMULATED.index(parse_name(name)[0])]
 
 
 def simulated_root(size: str) -> Path:
@@ -106,21 +124,30 @@ def _key(size: str, **more: object) -> str:
     return digest({"size": asdict(SIZES[size]), "code": code_digest(CODE), **more})
 
 
+def _subject_key(size: str) -> str:
+    teacher = load_backbone(TEACHER).identity
+    return _key(size, noise=asdict(NOISE), rules=asdict(RULES), teacher=teacher)
+
+
 def _is_whole(record: Path, key: str) -> bool:
     """Whether a part was written to its end by this code with these settings."""
     return record.exists() and json.loads(record.read_text())["key"] == key
 
 
-def simulate(name: str, noise: Noise | None = None, rules: Rules | None = None) -> bool:
+def is_complete(name: str) -> bool:
+    """Whether a simulated subject lies there whole, made by this code."""
+    subject, size = parse_name(name)
+    return _is_whole(_truth_path(subject, size).with_suffix(".json"), _subject_key(size))
+
+
+def simulate(name: str) -> bool:
     """Write a simulated subject's tree and truth; False if it was there already.
 
     Raises:
         InputError: for an unknown name, or too small a disk.
     """
     subject, size = parse_name(name)
-    noise, rules = noise or Noise(), rules or Rules()
-    teacher = load_backbone(TEACHER)
-    key = _key(size, noise=asdict(noise), rules=asdict(rules), teacher=teacher.identity)
+    key = _subject_key(size)
     record = _truth_path(subject, size).with_suffix(".json")
     simulated_root(size).mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(simulated_root(size) / ".lock"):
@@ -131,7 +158,7 @@ def simulate(name: str, noise: Noise | None = None, rules: Rules | None = None) 
         betas = 8 * spec.n_surface * spec.sessions * spec.trials_per_session
         require_space(simulated_root(size), betas + 2**28, f"simulating {name}")
         labels = _write_pictures(size)
-        truth = _write_subject(subject, size, teacher, labels, noise, rules)
+        truth = _write_subject(subject, size, labels)
         with whole_file(_truth_path(subject, size)) as scratch:
             save_file({k: np.ascontiguousarray(v) for k, v in asdict(truth).items()}, scratch)
         write_json(record, {"key": key, "subject": subject, "teacher": TEACHER})
@@ -210,12 +237,10 @@ def _write_design(tree: NSDTree, spec: Size, count: int) -> None:
 def _write_subject(
     subject: str,
     size: str,
-    teacher: torch.nn.Module,
     labels: list[frozenset[str]],
-    noise: Noise,
-    rules: Rules,
 ) -> Truth:
     """Betas, ncsnr and labels of one subject; returns its truth."""
+    teacher = load_backbone(TEACHER)
     spec, tree, number = SIZES[size], simulated_tree(size), SIMULATED.index(subject)
     design = scipy.io.loadmat(tree.design)
     rows = design["subjectim"][number].astype(int) - 1
@@ -226,11 +251,11 @@ def _write_subject(
     shown = [labels[r] for r in rows]
     standard, directions = standardise(teacher, pictures[:300], shown[:300], late)
     truth, areas, retinotopic = draw_truth(
-        spec.n_surface, len(teacher.widths), directions, seed=number + 1, rules=rules
+        spec.n_surface, len(teacher.widths), directions, seed=number + 1, rules=RULES
     )
     signal = noiseless(truth, teacher, standard, pictures)
     trial_picture = design["masterordering"].ravel().astype(int) - 1
-    betas = _betas(truth, signal[trial_picture], spec, number, noise)
+    betas = _betas(truth, signal[trial_picture], spec, number, NOISE)
     shape = (spec.sessions, spec.trials_per_session, -1)
     standardised = np.concatenate([zscore(s) for s in betas.reshape(shape)])
     measured = metrics.ncsnr(standardised, trial_picture)
@@ -246,7 +271,9 @@ def _write_subject(
         mgh.write(tree.ncsnr(subject, hemi), whole)
         general = np.zeros(spec.n_surface, int)
         general[at] = 1
-        mgh.write_labels(tree.group_label(hemi, "nsdgeneral"), general, {0: "Unknown", 1: "nsdgeneral"})
+        mgh.write_labels(
+            tree.group_label(hemi, "nsdgeneral"), general, {0: "Unknown", 1: "nsdgeneral"}
+        )
         _write_native_labels(tree, subject, hemi, areas[i], retinotopic[i], number)
     return truth
 
@@ -258,7 +285,7 @@ def _betas(
     number: int,
     noise: Noise,
 ) -> Float[np.ndarray, "trial vertex"]:
-    """Single-trial responses in per cent signal change: signal, noise, and each session's own level."""
+    """Single trials in per cent signal change: signal, noise, and each session's own level."""
     rng = np.random.default_rng((number, 2))
     points = np.concatenate([sphere(hemi, spec.n_surface)[0] for hemi in HEMIS])
     points[spec.n_surface :] += [1000.0, 0, 0]  # noise of one hemisphere is not the other's

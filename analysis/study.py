@@ -1,6 +1,6 @@
 """Ask for a subject, its tokens or a fit by name: what is there is read, what isn't is made.
 
-    fit = get_fit("sim01", "clip-mini", recipe="short")
+fit = get_fit("sim01", "clip-mini", recipe="short")
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ Space = Literal["inflated", "sphere"]
 
 @dataclass(frozen=True)
 class Subject:
-    """Responses of visual cortex to pictures, single trials, with all that is needed to read them."""
+    """Single-trial responses of visual cortex to pictures, with all that is needed to read them."""
 
     name: str
     n_surface: int  # vertices per hemisphere of the mesh
@@ -189,7 +189,7 @@ def _rois(
         labels, names = mgh.read_labels(path)
         if source.min() < 0 or source.max() >= len(labels):
             raise InputError(
-                f"{transform}: points to native vertices {source.min() + 1}..{source.max() + 1}, but"
+                f"{transform}: points to vertices {source.min() + 1}..{source.max() + 1}, but"
                 f" {path} has {len(labels)}. {mgh.FETCH}"
             )
         here = labels[source[vertices]]
@@ -211,7 +211,7 @@ def _session(
 
 
 def zscore(betas: Float[np.ndarray, "trial vertex"]) -> Float[np.ndarray, "trial vertex"]:
-    """Betas of one session less their mean over its trials, by their sd; NaN where that is 0 or NaN."""
+    """Betas of one session, mean 0 and sd 1 over its trials; NaN where the sd is 0 or NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = betas.std(0)
         return (betas - betas.mean(0)) / np.where(spread > 0, spread, np.nan)
@@ -259,11 +259,13 @@ def load_subject(
             f"{tree.beta_folder(name)}: all {len(kept)} visual vertices are NaN or constant in some"
             f" session. {mgh.FETCH}"
         )
-    rois = {k: np.concatenate([h.get(k, np.zeros(len(v), bool)) for h, v in zip(rois, halves)])
-            for k in {**rois[0], **rois[1]}}
-    areas = {k: np.any([rois[part] for part in parts if part in rois], axis=0)
-             for k, parts in AREAS.items() if any(part in rois for part in parts)}
-    rois = {k: mask[kept] for k, mask in {**rois, **areas}.items() if mask[kept].any()}
+    named = {name: np.zeros(len(kept), bool) for half in rois for name in half}
+    for half, start in zip(rois, (0, len(halves[0])), strict=True):
+        for name, mask in half.items():
+            named[name][start : start + len(mask)] = mask
+    for area, parts in AREAS.items():
+        if members := [named[part] for part in parts if part in named]:
+            named[area] = np.any(members, axis=0)
     vertices = np.concatenate([halves[0], halves[1] + n_surface])[kept]
     coordinates = apart(n_surface, space)[vertices]
     hashed.update(vertices.tobytes() + coordinates.tobytes())
@@ -272,7 +274,7 @@ def load_subject(
         n_surface=n_surface,
         vertices=vertices,
         coordinates=coordinates,
-        rois=rois,
+        rois={name: mask[kept] for name, mask in named.items() if mask[kept].any()},
         ncsnr=np.concatenate(ncsnr)[kept],
         responses=both[:, kept] if not kept.all() else both,
         trial_picture=design.trial_picture,
@@ -304,9 +306,10 @@ def _stimuli(tree: NSDTree, design: Design) -> Path:
             shape, kind = f["imgBrick"].shape, f["imgBrick"].dtype
     except (OSError, KeyError) as error:
         raise InputError(f"{path}: {error}; expected HDF5 with imgBrick. {mgh.FETCH}") from error
-    if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or shape[0] <= design.picture_ids.max():
+    right = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
+    if not right or shape[0] <= design.picture_ids.max():
         raise InputError(
-            f"{path}: imgBrick {shape} {kind}; expected uint8 [pictures, height, width, 3] with more"
-            f" than {design.picture_ids.max()} pictures. {mgh.FETCH}"
+            f"{path}: imgBrick {shape} {kind}; expected uint8 [pictures, height, width, 3] with"
+            f" more than {design.picture_ids.max()} pictures. {mgh.FETCH}"
         )
     return path

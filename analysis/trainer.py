@@ -143,7 +143,7 @@ class Encoder(lightning.LightningModule):
         loss = error + self.recipe.regularisation * decay * term
         if not torch.isfinite(loss):
             raise InputError(
-                f"training diverged at step {self.global_step}: loss {loss.item()}; expected finite."
+                f"training diverged at step {self.global_step}: loss {loss.item()}, not finite."
                 f" Try a lower learning_rate than {self.recipe.learning_rate}."
             )
         return loss
@@ -174,7 +174,12 @@ def _check(part: Part, name: str) -> None:
 
 
 def train(
-    model: FactorTopy, recipe: Recipe, tokens: Tokens, training: Part, validation: Part, folder: Path
+    model: FactorTopy,
+    recipe: Recipe,
+    tokens: Tokens,
+    training: Part,
+    validation: Part,
+    folder: Path,
 ) -> dict:
     """Train `model` in place to the soup of its best checkpoints; returns how it went.
 
@@ -186,7 +191,7 @@ def train(
     _check(validation, "validation")
     if recipe.batch > len(training.responses):
         raise InputError(
-            f"recipe: batch={recipe.batch}, but there are {len(training.responses)} training trials."
+            f"recipe: batch={recipe.batch}, but only {len(training.responses)} trials train."
         )
     encoder = Encoder(model, recipe, tokens, validation)
     best = ModelCheckpoint(
@@ -220,7 +225,10 @@ def train(
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
         try:
             trainer.fit(
-                encoder, loader, DataLoader([0]), ckpt_path=str(last) if last.exists() else None,
+                encoder,
+                loader,
+                DataLoader([0]),
+                ckpt_path=str(last) if last.exists() else None,
                 weights_only=True,
             )
         finally:

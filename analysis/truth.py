@@ -1,4 +1,4 @@
-"""What each vertex of a simulated subject reads from the teacher network, and its noiseless response.
+"""What each vertex of a simulated subject reads from the teacher, and its noiseless response.
 
 The responses are not made by the model that is fitted to them: a vertex pools full-resolution
 tokens over a Gaussian receptive field, tokens are standardised, and the result is compressed.
@@ -60,7 +60,7 @@ class Truth:
 def _smooth_fields(
     points: Float[np.ndarray, "vertex 3"], count: int, length: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "vertex field"]:
-    """Random functions of the place that change over about `length` mm (random Fourier features)."""
+    """Random functions that change over about `length` mm (random Fourier features)."""
     waves = rng.normal(size=(3, count)) / length
     return np.sqrt(2) * np.cos(points @ waves + rng.uniform(0, 2 * np.pi, count))
 
@@ -137,7 +137,9 @@ def draw_truth(
 
 def teacher_tokens(
     backbone: nn.Module, pictures: Tensor, batch: int = 16
-) -> Iterator[tuple[Float[Tensor, "batch layer channel h w"], Float[Tensor, "batch layer channel"]]]:
+) -> Iterator[
+    tuple[Float[Tensor, "batch layer channel h w"], Float[Tensor, "batch layer channel"]]
+]:
     """Full-resolution local tokens and global tokens, a batch of pictures at a time."""
     with torch.inference_mode():
         for some in pictures.split(batch):

@@ -13,7 +13,10 @@ median over repeats, and the range beside it the least and most; ratios are of t
 repeat of ours or of the products is itself a median of nine: they are over before whatever else
 the machine does evens out, as it does in a rival's ten seconds.
 
-    python -m benchmarks.selection --json selection.json
+    OMP_WAIT_POLICY=passive python -m benchmarks.selection --json selection.json
+
+Waiting threads that spin (the default) hold a core that another program may need to share: on a
+machine that is not otherwise idle, the forms with many short steps then time the scheduler.
 
 The default is the paper's size: 37,984 vertices, 12 layers, 128 channels, batch 8. It needs about
 10 GB and 5 minutes on 2 cores, nearly all of it for the other forms.
@@ -227,6 +230,7 @@ def machine() -> dict[str, str | int]:
         "cpu": models[0] if models else platform.processor(),
         "cores": os.cpu_count() or 0,
         "threads": torch.get_num_threads(),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

@@ -41,10 +41,9 @@ def opened_literals(tree: ast.Module) -> list[str]:
         if not isinstance(call, ast.Call) or not call.args:
             continue
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        first = call.args[0]
-        if (name in OPENERS or name.startswith("read_")) and isinstance(first, ast.Constant):
-            if isinstance(first.value, str):
-                found.append(first.value)
+        first = getattr(call.args[0], "value", None)
+        if (name in OPENERS or name.startswith("read_")) and isinstance(first, str):
+            found.append(first)
     return found
 
 

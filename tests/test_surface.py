@@ -115,10 +115,10 @@ def test_arrays_are_shared_and_read_only():
 
 @pytest.mark.parametrize("surface", [sphere, inflated, pial, sulc])
 def test_unknown_size_names_the_known(surface):
-    with pytest.raises(ValueError, match="n_vertices=10000 .*642, 2562, 10242, 40962, 163842"):
+    with pytest.raises(ValueError, match=r"n_vertices=10000 .*642, 2562, 10242, 40962, 163842"):
         surface("lh", 10000)
 
 
 def test_unknown_hemisphere_names_the_known():
-    with pytest.raises(ValueError, match="hemi='left' .*lh.*rh"):
+    with pytest.raises(ValueError, match=r"hemi='left' .*lh.*rh"):
         sphere("left", TINY)

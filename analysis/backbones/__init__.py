@@ -1,7 +1,7 @@
 """Frozen vision networks: a batch of pictures into local and global tokens of every layer.
 
-    backbone = load_backbone("clip-mini")
-    local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
+backbone = load_backbone("clip-mini")
+local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
 """
 
 from analysis.backbones.registry import CARDS, Card, load_backbone
