@@ -148,7 +148,9 @@ def extract(
         require_space(folder, len(missing) * row_bytes, f"the token cache of {backbone.name}")
         header = {"key": cache_key(backbone), "widths": backbone.widths, "parts": {}}
         header |= {"backbone": backbone.name, "grid": GRID}
-        with tqdm(total=len(missing), desc=f"tokens of {backbone.name}", unit="picture") as bar:
+        with tqdm(
+            total=len(missing), desc=f"tokens of {backbone.name}", unit="picture", disable=None
+        ) as bar:
             for rows in _chunks(missing, max(1, PART_BYTES // row_bytes)):
                 made = []
                 for some in _chunks(rows, batch):

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ class Pair:
         return self.html
 
 
-def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 110) -> Pair:
+def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 150) -> Pair:
     """`draw()` under a light and under a dark style, as images with that alternative text."""
     tags = []
     for name, style in THEMES.items():
@@ -81,6 +81,18 @@ def on_mesh(
     return whole[KDTree(surface.sphere(hemi, n)[0]).query(target)[1]]
 
 
+def posterior_half(
+    hemi: Hemi,
+) -> tuple[
+    tuple[Float[np.ndarray, "kept 3"], Int[np.ndarray, "face 3"]], Int[np.ndarray, " kept"]
+]:
+    """The inflated mesh behind its middle, which holds visual cortex, and its vertices' indices."""
+    points, faces = surface.inflated(hemi, surface.FSAVERAGE5)
+    faces = faces[(points[faces, 1] < 0).all(1)]
+    back, renumbered = np.unique(faces, return_inverse=True)
+    return (points[back], renumbered.reshape(faces.shape)), back
+
+
 def cortex(
     subject: Subject,
     values: Float[np.ndarray, " vertex"],
@@ -98,14 +110,14 @@ def cortex(
         gridspec_kw={"wspace": 0, "hspace": 0},
     )
     for row, hemi in zip(axes, HEMIS, strict=True):
-        mesh = surface.inflated(hemi, surface.FSAVERAGE5)
-        folds = surface.sulc(hemi, surface.FSAVERAGE5)
-        shown = on_mesh(subject, values, hemi)
+        mesh, back = posterior_half(hemi)
+        folds = surface.sulc(hemi, surface.FSAVERAGE5)[back]
+        shown = on_mesh(subject, values, hemi)[back]
         for axis, view in zip(row, VIEWS, strict=True):
             plot_surf(
-                [np.asarray(x) for x in mesh],
+                [np.array(x) for x in mesh],  # nilearn centres them in place
                 shown,
-                bg_map=np.asarray(folds),
+                bg_map=folds,
                 hemi="left" if hemi == "lh" else "right",
                 view=view,
                 engine="matplotlib",
@@ -113,7 +125,6 @@ def cortex(
                 vmin=low,
                 vmax=high,
                 bg_on_data=False,
-                darkness=0.6,
                 colorbar=False,
                 axes=axis,
                 figure=figure,

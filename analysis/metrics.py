@@ -20,7 +20,8 @@ def r2(
 ) -> Float[np.ndarray, " vertex"]:
     """1 - Σ(y - ŷ)² / Σ(y - ȳ)² per vertex; NaN where the responses don't vary."""
     rest = np.square(measured - predicted).sum(0, dtype=np.float64)
-    total = np.square(measured - measured.mean(0)).sum(0, dtype=np.float64)
+    offset = measured - measured[0]  # exactly 0 where constant, as a difference to a mean is not
+    total = np.square(offset - offset.mean(0)).sum(0, dtype=np.float64)
     return 1 - rest / np.where(total > 0, total, np.nan)
 
 
@@ -137,6 +138,7 @@ def brain_score(
         some = slice(start, start + 4096)
         y = responses[:, some].astype(np.float64)
         rest = draws @ (member @ np.square(y - predicted[trial_picture, some]))
+        y -= y[0]  # changes no variance; exactly 0 where constant, and small where the level is high
         mean = (draws @ (member @ y)) / (draws @ member.sum(1))[:, None]
         total = draws @ (member @ np.square(y)) - mean**2 * (draws @ member.sum(1))[:, None]
         scored[:, some] = 1 - rest / np.where(total > 0, total, np.nan)

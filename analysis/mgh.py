@@ -33,11 +33,16 @@ def write(path: Path, values: Float[np.ndarray, "vertex *trial"]) -> None:
         nibabel.save(nibabel.MGHImage(data, affine(len(values))), scratch)
 
 
+def _bytes(path: Path, count: int = -1) -> bytes:
+    """The first bytes of a file, or all, unpacked if it is packed."""
+    with gzip.open(path) if path.suffix == ".mgz" else path.open("rb") as f:
+        return f.read(count)
+
+
 def _header(path: Path) -> tuple[int, int]:
     """Vertices and trials of a surface file, its header checked."""
     try:
-        with gzip.open(path) if path.suffix == ".mgz" else path.open("rb") as f:
-            raw = f.read(HEADER_BYTES)
+        raw = _bytes(path, HEADER_BYTES)
         if len(raw) < HEADER_BYTES:
             raise ValueError(f"{len(raw)} bytes, shorter than its {HEADER_BYTES}-byte header")
         header = MGHHeader(raw, check=True)
@@ -66,9 +71,25 @@ def read(path: Path, what: str, n_vertices: int | None = None) -> Float[np.ndarr
             f" with {n_vertices or 'any number of'} vertices x 1. {FETCH}"
         )
     try:
-        return np.asarray(nibabel.load(path).dataobj, np.float32).reshape(found)
+        raw = _bytes(path)  # nibabel.load would leave an .mgh open
+        return np.frombuffer(raw, ">f4", found, HEADER_BYTES).astype(np.float32)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}). {FETCH}") from error
+
+
+def read_integers(
+    path: Path, what: str, n_vertices: int | None = None
+) -> Int[np.ndarray, " vertex"]:
+    """One whole number per vertex, as NSD keeps labels and indices: in float32.
+
+    Raises:
+        InputError: as `read`, and if a value is no whole number.
+    """
+    values = read(path, what, n_vertices)
+    whole = (np.abs(values) < 2**24) & (values == np.rint(values))  # False for NaN
+    if not whole.all():
+        raise InputError(f"{path}: {values[~whole][0]} among its values; expected {what}. {FETCH}")
+    return values.astype(int)
 
 
 def open_series(path: Path, what: str) -> Float[np.ndarray, "vertex trial"]:
@@ -102,7 +123,7 @@ def read_names(path: Path) -> dict[int, str]:
     """
     require(path, "the names of a label file's values", FETCH)
     names = {}
-    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf8", "replace").splitlines(), 1):
         fields = line.split()
         if not fields:
             continue
@@ -120,10 +141,10 @@ def read_labels(
     Raises:
         InputError: if the file or its .ctab is missing or damaged, or a label has no name.
     """
-    values = read(path, "a label per vertex", n_vertices)
+    values = read_integers(path, "a label per vertex", n_vertices)
     names = read_names(color_table(path))
-    labels = np.where(values > 0, values, 0).astype(int)  # NSD marks some outside with -1
-    if unnamed := sorted(set(np.unique(labels)) - set(names) - {0}):
+    labels = values.clip(min=0)  # NSD marks some outside with -1
+    if unnamed := sorted(set(labels.tolist()) - set(names) - {0}):
         raise InputError(f"{path}: labels {unnamed} have no name in {color_table(path)}. {FETCH}")
     return labels, names
 

@@ -85,6 +85,10 @@ class Bottleneck(nn.Module):
         return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
 
 
+def _encode(model: "FactorTopy", _: object) -> None:
+    model.encoded = model.encoding(model.coordinates)
+
+
 class FactorTopy(nn.Module):
     """Responses of all vertices to a batch of tokens (Listing 1).
 
@@ -102,6 +106,7 @@ class FactorTopy(nn.Module):
         self.register_buffer("coordinates", coordinates.float())
         self.encoding = PositionalEncoding(self.coordinates, config)
         self.register_buffer("encoded", self.encoding(self.coordinates), persistent=False)
+        self.register_load_state_dict_post_hook(_encode)  # by the bounds that were loaded
         features = self.encoded.shape[1]
         self.space = selector(features, config.hidden, 2)
         self.layer = selector(features, config.hidden, len(widths))
@@ -148,7 +153,8 @@ class FactorTopy(nn.Module):
 
 def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
     """Entropy of the layer weights over log L, the largest; 1 less it is Eq. 2's confidence."""
-    return -torch.special.xlogy(layer, layer).sum(-1) / math.log(max(layer.shape[1], 2))
+    tiny = torch.finfo(layer.dtype).tiny  # a weight of 0 adds 0, and has a finite gradient
+    return -(layer * layer.clamp_min(tiny).log()).sum(-1) / math.log(max(layer.shape[1], 2))
 
 
 def regulariser(chosen: Selectors, scale_penalty: float) -> Float[Tensor, ""]:

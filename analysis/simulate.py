@@ -129,9 +129,19 @@ def _subject_key(size: str) -> str:
     return _key(size, noise=asdict(NOISE), rules=asdict(RULES), teacher=teacher)
 
 
+def _sizes(size: str, *paths: Path) -> dict[str, int]:
+    """The bytes of files, and of those in folders, by their path under the simulated root."""
+    files = [f for p in paths for f in ([p] if p.is_file() else p.iterdir())]
+    return {str(f.relative_to(simulated_root(size))): f.stat().st_size for f in files}
+
+
 def _is_whole(record: Path, key: str) -> bool:
-    """Whether a part was written to its end by this code with these settings."""
-    return record.exists() and json.loads(record.read_text())["key"] == key
+    """Whether a part was written to its end by this code with these settings, and still is there."""
+    if not record.exists():
+        return False
+    made = json.loads(record.read_text())
+    files = [(record.parents[1] / name, n) for name, n in made.get("files", {}).items()]
+    return made["key"] == key and all(f.is_file() and f.stat().st_size == n for f, n in files)
 
 
 def is_complete(name: str) -> bool:
@@ -161,7 +171,13 @@ def simulate(name: str) -> bool:
         truth = _write_subject(subject, size, labels)
         with whole_file(_truth_path(subject, size)) as scratch:
             save_file({k: np.ascontiguousarray(v) for k, v in asdict(truth).items()}, scratch)
-        write_json(record, {"key": key, "subject": subject, "teacher": TEACHER})
+        tree = simulated_tree(size)
+        files = [tree.stimuli, tree.design, _truth_path(subject, size), tree.beta_folder(subject)]
+        for hemi in HEMIS:
+            files += [tree.group_label(hemi, "nsdgeneral"), tree.to_fsaverage(subject, hemi)]
+        files += [tree.native_label(subject, HEMIS[0], "").parent]
+        made = {"key": key, "subject": subject, "teacher": TEACHER}
+        write_json(record, made | {"files": _sizes(size, *files)})
     return True
 
 
@@ -191,7 +207,7 @@ def _write_pictures(size: str) -> list[frozenset[str]]:
     """Draw the pictures of all three subjects and the design, unless they are there."""
     spec, tree = SIZES[size], simulated_tree(size)
     record, key = simulated_root(size) / "truth" / "pictures.json", _key(size)
-    if _is_whole(record, key) and tree.stimuli.exists() and tree.design.exists():
+    if _is_whole(record, key):
         return picture_labels(size)
     record.unlink(missing_ok=True)
     count = spec.shared + len(SIMULATED) * (spec.pictures - spec.shared)
@@ -204,7 +220,8 @@ def _write_pictures(size: str) -> list[frozenset[str]]:
             brick[i] = scene.picture
             labels.append(scene.labels)
     _write_design(tree, spec, count)
-    write_json(record, {"key": key, "labels": [sorted(kinds) for kinds in labels]})
+    files = _sizes(size, tree.stimuli, tree.design)
+    write_json(record, {"key": key, "labels": [sorted(k) for k in labels], "files": files})
     return labels
 
 
@@ -232,6 +249,8 @@ def _write_design(tree: NSDTree, spec: Size, count: int) -> None:
                 "basiccnt": np.array([[(r == n).sum() for r in repeats] for n in (1, 2, 3)], "u2"),
             },
         )
+        with scratch.open("rb+") as f:  # over the time of day: a seed gives the same bytes
+            f.write(b"MATLAB 5.0 MAT-file".ljust(116))
 
 
 def _write_subject(

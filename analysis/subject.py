@@ -181,8 +181,8 @@ def _rois(
 ) -> dict[str, Bool[np.ndarray, " vertex"]]:
     """A subject's own ROIs, taken from the native surface to fsaverage by nearest neighbour."""
     transform = tree.to_fsaverage(subject, hemi)
-    source = mgh.read(transform, "the native vertex of each fsaverage vertex", n_surface)
-    source = source.astype(int) - 1  # MATLAB counts from 1
+    what = "the native vertex of each fsaverage vertex"
+    source = mgh.read_integers(transform, what, n_surface) - 1  # MATLAB counts from 1
     found = {}
     for family in FAMILIES:
         path = tree.native_label(subject, hemi, family)

@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +166,23 @@ class Encoder(lightning.LightningModule):
         )
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning says of itself, of the machine, and of choices made on purpose."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # one process: tokens come from the page cache, and several fits share a machine
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def _check(part: Part, name: str) -> None:
     if not len(part.responses):
         raise InputError(f"{name}: no trial; expected some. Check the split and the sessions.")
@@ -203,36 +221,28 @@ def train(
         save_last=True,
     )
     stop = EarlyStopping("validation_r2", mode="max", patience=recipe.patience)
-    trainer = lightning.Trainer(
-        max_steps=recipe.max_steps,
-        callbacks=[best, stop, *([TQDMProgressBar()] if sys.stderr.isatty() else [])],
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        logger=False,
-        default_root_dir=folder,
-        devices=1,
-        num_sanity_val_steps=0,
-    )
     trials = _Shuffled(len(training.responses), recipe)
     loader = DataLoader(_Trials(tokens, training), batch_size=None, sampler=trials)
     last = folder / "last.ckpt"
-    quiet = logging.getLogger("lightning.pytorch")
-    level = quiet.level
-    quiet.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # one process on purpose: tokens come from the page cache, and several fits share a machine
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-        try:
-            trainer.fit(
-                encoder,
-                loader,
-                DataLoader([0]),
-                ckpt_path=str(last) if last.exists() else None,
-                weights_only=True,
-            )
-        finally:
-            quiet.setLevel(level)
+    watched = sys.stderr.isatty()
+    with _quiet():
+        trainer = lightning.Trainer(
+            max_steps=recipe.max_steps,
+            callbacks=[best, stop, *([TQDMProgressBar()] if watched else [])],
+            enable_progress_bar=watched,
+            enable_model_summary=False,
+            logger=False,
+            default_root_dir=folder,
+            devices=1,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(
+            encoder,
+            loader,
+            DataLoader([0]),
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=True,
+        )
     ranked = sorted(best.best_k_models, key=lambda path: -best.best_k_models[path].item())
     states = [_model_state(Path(path)) for path in ranked]
 

@@ -19,7 +19,7 @@ Waiting threads that spin (the default) hold a core that another program may nee
 machine that is not otherwise idle, the forms with many short steps then time the scheduler.
 
 The default is the paper's size: 37,984 vertices, 12 layers, 128 channels, batch 8. It needs about
-10 GB and 5 minutes on 2 cores, nearly all of it for the other forms.
+10 GB and, on 2 busy cores, 10 minutes, nearly all of it for the other forms.
 """
 
 import argparse

@@ -1,8 +1,11 @@
 """The backbones by name: what Table 6 says of each, and where its weights come from."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import safetensors
 
 from analysis.backbones.vit import CLIP_MEAN, CLIP_STD, OpenClipViT, visual_tower
 from analysis.files import InputError
@@ -35,6 +38,21 @@ CARDS = {
     "clip-mini": Card("CLIP miniature", "clip-mini", None, 8, 128, 128, 8, "none: drawn weights"),
 }
 
+# What open_clip and torch raise for a checkpoint that is absent, damaged, of another network, or
+# refused since reading it would run code.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    StopIteration,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
+
 
 def load_backbone(name: str, weights: str | None = None) -> OpenClipViT:
     """A frozen backbone in evaluation mode.
@@ -59,7 +77,7 @@ def load_backbone(name: str, weights: str | None = None) -> OpenClipViT:
     source = {"pretrained": card.tag, "random": None}.get(weights, weights)
     try:
         visual = visual_tower(card.architecture, source)
-    except (OSError, RuntimeError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"backbone {name!r}, weights={weights!r}: {type(error).__name__}: {error}. A checkpoint"
             " is downloaded at its first use: check the connection, or give weights= a file in"

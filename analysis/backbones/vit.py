@@ -91,7 +91,7 @@ def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
     is √2 larger, so that a block adds about as much variance as its input had.
     """
 
-    def normal(shape: torch.Size, spread: float) -> Tensor:
+    def normal(shape: tuple[int, ...], spread: float) -> Tensor:
         return torch.randn(shape, generator=generator) * spread
 
     with torch.no_grad():

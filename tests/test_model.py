@@ -1,0 +1,203 @@
+"""FactorTopy against Listing 1 written out plainly, Eq. 3 by hand, and what the selectors promise."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from analysis.model import FactorTopy, ModelConfig, Selectors, depth, entropy, regulariser
+
+WIDTHS = [5, 3, 4]
+
+
+def places(n_vertices: int, seed: int = 0) -> Float[Tensor, "vertex 3"]:
+    """Coordinates on a patch of 90 x 60 x 30 mm."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n_vertices, 3, generator=generator) * torch.tensor([90.0, 60, 30]) - 40
+
+
+def toy(n_vertices: int = 40, **choices) -> FactorTopy:
+    """A small model all of whose parameters are random, the selectors' last layers too."""
+    model = FactorTopy(ModelConfig(channels=6, **choices), WIDTHS, places(n_vertices))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            spread = parameter.shape[-1] ** -0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+    return model
+
+
+def tokens(batch: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    local = torch.randn(batch, sum(WIDTHS), 8, 8, generator=generator, dtype=torch.float64)
+    global_ = torch.randn(batch, sum(WIDTHS), generator=generator, dtype=torch.float64)
+    return local, global_
+
+
+def mlp(network: torch.nn.Sequential, x: Tensor) -> Tensor:
+    """Linear, GELU, Linear, GELU, Linear without bias, written out."""
+    first, _, second, _, last = network
+
+    def gelu(z: Tensor) -> Tensor:
+        return z * 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+
+    hidden = gelu(x @ first.weight.T + first.bias)
+    hidden = gelu(hidden @ second.weight.T + second.bias)
+    return hidden @ last.weight.T
+
+
+def listing_1(
+    model: FactorTopy, local: Tensor, global_: Tensor, separate: bool, padding: str
+) -> Float[Tensor, "batch vertex"]:
+    """Listing 1 line by line; tokens as they come, the layers' channels side by side."""
+    pe = model.encoded
+    space, layer, scale = (mlp(m, pe) for m in (model.space, model.layer, model.scale))
+    space = (space.exp() - (-space).exp()) / (space.exp() + (-space).exp())
+    layer = layer.exp() / layer.exp().sum(1, keepdim=True)
+    scale = 1 / (1 + (-scale).exp())
+    v_local, v_global, start = [], [], 0
+    for i, width in enumerate(WIDTHS):
+        some = slice(start, start := start + width)
+        squeeze = model.bottleneck.weights[i]
+        maps = torch.einsum("bchw,dc->bdhw", local[:, some], squeeze)
+        at = space.view(1, -1, 1, 2).expand(len(local), -1, -1, -1)
+        sampled = torch.nn.functional.grid_sample(
+            maps, at, mode="bilinear", padding_mode=padding, align_corners=False
+        )  # [B, D, N, 1]
+        v_local.append(sampled[..., 0].transpose(1, 2))
+        if separate:
+            squeeze = model.bottleneck_global.weights[i]
+        v_global.append((global_[:, some] @ squeeze.T).unsqueeze(1).expand(-1, len(space), -1))
+    v_local, v_global = torch.stack(v_local, -1), torch.stack(v_global, -1)  # [B, N, D, L]
+    scale = scale.view(1, -1, 1, 1)
+    v = v_local * (1 - scale) + v_global * scale
+    v = (v * layer.view(1, len(layer), 1, -1)).sum(-1)  # [B, N, D]
+    return (v * model.weight).mean(-1) + model.bias
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("bottleneck", ["shared", "separate"])
+def test_forward_is_listing_1(bottleneck: str, padding: str) -> None:
+    model = toy(bottleneck=bottleneck, padding=padding).double()
+    local, global_ = tokens()
+    expected = listing_1(model, local, global_, bottleneck == "separate", padding)
+    torch.testing.assert_close(model(local, global_), expected, rtol=1e-10, atol=1e-12)
+    assert expected.std() > 0.1
+    assert model.selectors().layer.mean(0).min() > 0.1  # every layer is read
+
+
+def test_selectors_given_are_those_used() -> None:
+    model = toy().double()
+    local, global_ = tokens()
+    torch.testing.assert_close(
+        model(local, global_, model.selectors()), model(local, global_), rtol=0, atol=0
+    )
+    chosen = model.selectors()._replace(scale=torch.ones(40, 1, dtype=torch.float64))
+    torch.testing.assert_close(
+        model(local, global_, chosen), model(local + 1, global_, chosen), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_encoding_is_sines_and_cosines_along_each_axis() -> None:
+    config = ModelConfig(frequencies=4, periods=50.0, steps=20.0)
+    points = places(10)
+    encoding = FactorTopy(config, WIDTHS, points).encoding
+    exact = points.double().numpy()
+    longest = (exact.max(0) - exact.min(0)).max()
+    for row, point in zip(encoding(points).numpy(), exact, strict=True):
+        expected = []
+        for axis in range(3):
+            position = (point[axis] - exact[:, axis].min()) * 20.0 / longest
+            omega = [50.0 ** (-k / 4) for k in range(4)]
+            expected += [math.sin(position * w) for w in omega]
+            expected += [math.cos(position * w) for w in omega]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+def test_parameters_are_counted_as_by_hand_at_the_papers_size() -> None:
+    with torch.device("meta"):
+        config = ModelConfig(bottleneck="separate")
+        model = FactorTopy(config, [768] * 12, torch.empty(37_984, 3))
+
+    def count(name: str) -> int:
+        return sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] in name)
+
+    assert count("bottleneck bottleneck_global") == 2 * 12 * 768 * 128 == 2_359_296
+    selector = (192 + 1) * 128 + (128 + 1) * 128
+    assert count("space layer scale") == 3 * selector + 128 * (2 + 12 + 1) == 125_568
+    assert count("weight bias") == 37_984 * (128 + 1) == 4_899_936
+    assert sum(p.numel() for p in model.parameters()) == 7_384_800
+
+
+def test_vertices_start_at_the_centre_undecided() -> None:
+    chosen = FactorTopy(ModelConfig(), WIDTHS, places(30)).selectors()
+    assert torch.equal(chosen.space, torch.zeros(30, 2))
+    torch.testing.assert_close(chosen.layer, torch.full((30, 3), 1 / 3))
+    assert torch.equal(chosen.scale, torch.full((30, 1), 0.5))
+    assert entropy(chosen.layer).tolist() == pytest.approx([1] * 30)
+
+
+def test_a_subset_of_vertices_chooses_as_among_the_whole() -> None:
+    whole, rows = toy(), torch.tensor([3, 7, 20, 21])
+    state = whole.state_dict()
+    some = {k: state[k][rows] for k in ("coordinates", "weight", "bias")}
+    part = FactorTopy(whole.config, WIDTHS, whole.coordinates[rows])
+    own = part.encoded.clone()
+    part.load_state_dict({**state, **some})
+    assert not torch.allclose(part.encoded, own)  # its own bounds are narrower
+    for ours, theirs in zip(part.selectors(), whole.selectors(), strict=True):
+        torch.testing.assert_close(ours, theirs[rows], rtol=1e-5, atol=1e-6)
+
+
+def test_neighbours_choose_alike_and_distant_vertices_need_not() -> None:
+    model = toy()
+    points = torch.tensor([[0.0, 0, 0], [0.01, 0, 0], [30, 15, -20]])
+    layer = torch.softmax(model.layer(model.encoding(points)), -1)
+    near, far = (layer[0] - layer[1]).abs().sum(), (layer[0] - layer[2]).abs().sum()
+    assert 20 * near < far
+
+
+def test_entropy_is_a_share_of_the_largest() -> None:
+    weights = np.random.default_rng(0).dirichlet(np.ones(5), 20)
+    by_hand = [-sum(w * math.log(w) for w in row) / math.log(5) for row in weights]
+    np.testing.assert_allclose(entropy(torch.from_numpy(weights)).numpy(), by_hand, rtol=1e-12)
+    corners = entropy(torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]]))
+    torch.testing.assert_close(corners, torch.tensor([0, 1, math.log(2) / math.log(3)]))
+    assert entropy(torch.ones(4, 1)).tolist() == [0] * 4  # a network of one layer
+
+
+def test_a_vertex_that_has_decided_keeps_finite_gradients() -> None:
+    logits = torch.tensor([[200.0, 0, -200]], requires_grad=True)  # softmax gives 1, 0, 0 exactly
+    layer = torch.softmax(logits, -1)
+    assert layer.tolist() == [[1, 0, 0]]
+    layer.retain_grad()
+    entropy(layer).sum().backward()
+    assert layer.grad.isfinite().all() and logits.grad.isfinite().all()
+
+
+def test_entropys_gradient_is_that_of_its_formula() -> None:
+    layer = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64, requires_grad=True)
+    entropy(layer).sum().backward()
+    expected = [[-(math.log(w) + 1) / math.log(3) for w in (0.7, 0.2, 0.1)]]
+    np.testing.assert_allclose(layer.grad.numpy(), expected, rtol=1e-12)
+
+
+def test_regulariser_is_eq_3_and_the_scales_penalty() -> None:
+    chosen = Selectors(
+        space=torch.zeros(2, 2),
+        layer=torch.tensor([[0.25, 0.75], [1.0, 0.0]]),
+        scale=torch.tensor([[0.9], [0.2]]),
+    )
+    share = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
+    eq_3 = -(share + 0) / 2
+    assert regulariser(chosen, 0.0).item() == pytest.approx(eq_3, rel=1e-6)
+    penalty = (0.4**2 + 0.3**2) / 2
+    assert regulariser(chosen, 2.0).item() == pytest.approx(eq_3 + 2 * penalty, rel=1e-6)
+
+
+def test_depth_is_the_expected_layer_from_0_to_1() -> None:
+    layer = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0.5, 0, 0, 0.5, 0], [0.2] * 5])
+    torch.testing.assert_close(depth(layer), torch.tensor([0, 1, 0.375, 0.5]))

@@ -1,0 +1,593 @@
+"""A subject is what lies in the files, read here a second time by hand; each damage has its message."""
+
+import dataclasses
+import itertools
+import re
+
+import h5py
+import nibabel
+import numpy as np
+import pytest
+import scipy.io
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from analysis import mgh, surface
+from analysis.files import HEMIS, InputError, MissingFile, NSDTree
+from analysis.subject import (
+    AREAS,
+    FAMILIES,
+    SESSIONS,
+    apart,
+    load_subject,
+    read_design,
+    split_pictures,
+    trials_of,
+    zscore,
+)
+
+
+@pytest.fixture
+def tree(data_folder):
+    """The tree of sim01-tiny, to be read only."""
+    return NSDTree(data_folder / "simulated/tiny/nsd")
+
+
+def values(path):
+    """A surface file by nibabel, [vertex, trial]."""
+    with path.open("rb") as f:  # from_filename leaves an .mgh open
+        if path.suffix == ".mgz":
+            return nibabel.load(path).get_fdata().reshape(-1, 1)
+        image = nibabel.MGHImage.from_stream(f)
+        return image.get_fdata().reshape(image.shape[0], -1)
+
+
+def hemi_of(subject, vertex):
+    """The hemisphere of one of a subject's vertices, and its index there."""
+    hemi, at = divmod(int(vertex), subject.n_surface)
+    return HEMIS[hemi], at
+
+
+def change_betas(tree, change, hemi="lh", session=1):
+    """Rewrite a session's betas as `change` leaves or returns them."""
+    path = tree.betas("sim01", hemi, session)
+    betas = np.array(mgh.open_series(path, "betas"), np.float32)
+    mgh.write(path, betas if (changed := change(betas)) is None else changed)
+
+
+def rewrite_design(tree, **changed):
+    """Put other variables into the design; None takes one out."""
+    found = scipy.io.loadmat(tree.design)
+    found = {k: v for k, v in found.items() if not k.startswith("__")} | changed
+    scipy.io.savemat(tree.design, {k: v for k, v in found.items() if v is not None})
+
+
+def rewrite_stimuli(tree, **datasets):
+    with h5py.File(tree.stimuli, "w") as f:
+        for name, data in datasets.items():
+            f[name] = data
+
+
+# Trials and pictures
+
+
+def formula(tree, row, n_trials):
+    """Picture (from 0) of each trial, by the formula of NSD's manual."""
+    design = scipy.io.loadmat(tree.design)
+    ordering, ids = design["masterordering"], design["subjectim"]
+    return [int(ids[row, int(ordering[0, t]) - 1]) - 1 for t in range(n_trials)]
+
+
+@pytest.mark.parametrize("name", ["sim01", "sim02", "sim03"])
+def test_trials_show_the_pictures_of_nsds_formula(tree, name):
+    design = read_design(tree, name)
+    row = int(name[-1]) - 1
+    assert design.picture_ids[design.trial_picture].tolist() == formula(tree, row, 120)
+    assert len(set(design.picture_ids)) == len(design.picture_ids) == 40
+    shared = scipy.io.loadmat(tree.design)["sharedix"].ravel() - 1
+    assert set(design.picture_ids[design.shared]) == set(shared)
+    assert (design.sessions, design.trials_per_session) == (2, 60)
+
+
+@pytest.fixture
+def nsd_sized(tmp_path):
+    """A tree with a design of NSD's shapes and types."""
+    rng = np.random.default_rng(0)
+    shared = np.sort(rng.choice(73000, 1000, replace=False)) + 1
+    own = np.setdiff1d(np.arange(73000) + 1, shared)[: 8 * 9000].reshape(8, 9000)
+    tree = NSDTree(tmp_path)
+    tree.design.parent.mkdir(parents=True)
+    ordering = rng.permutation(np.repeat(np.arange(10000), 3)) + 1
+    design = {
+        "masterordering": ordering[None].astype(np.uint16),
+        "subjectim": np.concatenate([np.tile(shared, (8, 1)), own], 1).astype(np.int32),
+        "sharedix": shared[None].astype(np.int32),
+        "stimpattern": np.ones((40, 12, 75), np.uint8),
+    }
+    scipy.io.savemat(tree.design, design)
+    return tree
+
+
+@pytest.mark.parametrize("name", ["subj01", "subj04", "subj06", "subj08"])
+def test_nsds_subjects_have_their_row_and_sessions(nsd_sized, name):
+    design = read_design(nsd_sized, name)
+    n_trials = {"subj01": 30000, "subj04": 22500, "subj06": 24000, "subj08": 22500}[name]
+    assert design.sessions == SESSIONS[name] and design.trials_per_session == 750
+    pictures = design.picture_ids[design.trial_picture]
+    assert pictures.tolist() == formula(nsd_sized, int(name[-1]) - 1, n_trials)
+
+
+def test_the_first_sessions_alone_can_be_read(tree, subject):
+    first = load_subject("sim01", tree, sessions=1)
+    assert len(first.trial_picture) == 60 and set(first.trial_session) == {0}
+    one = first.picture_ids[first.trial_picture]
+    np.testing.assert_array_equal(one, subject.picture_ids[subject.trial_picture][:60])
+    assert first.identity != subject.identity
+
+
+@pytest.mark.parametrize("sessions", [3, 0, -1])
+def test_sessions_that_are_not_there_are_refused(tree, sessions):
+    with pytest.raises(InputError, match=f"sessions={sessions}: .*nsd_expdesign.mat holds 2"):
+        load_subject("sim01", tree, sessions=sessions)
+
+
+def test_sessions_follow_each_other(subject):
+    np.testing.assert_array_equal(subject.trial_session, np.repeat([0, 1], 60))
+
+
+def test_pictures_come_in_the_order_asked_repeats_too(subject, tree):
+    with h5py.File(tree.stimuli) as f:
+        bricks = f["imgBrick"][:]
+    rows = np.array([5, 0, 39, 5, 17])
+    np.testing.assert_array_equal(subject.pictures(rows), bricks[subject.picture_ids[rows]])
+    np.testing.assert_array_equal(
+        subject.pictures(slice(3, 6)), bricks[subject.picture_ids[[3, 4, 5]]]
+    )
+
+
+# Responses
+
+
+def test_responses_are_the_files_betas_standardised_in_each_session(subject, tree):
+    for session in range(2):
+        files = {h: values(tree.betas("sim01", h, session + 1)) for h in HEMIS}
+        for column, vertex in enumerate(subject.vertices):
+            hemi, at = hemi_of(subject, vertex)
+            trials = files[hemi][at]
+            expected = (trials - trials.mean()) / trials.std()
+            got = subject.responses[session * 60 : session * 60 + 60, column]
+            np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_responses_of_each_session_have_mean_0_and_sd_1(subject):
+    assert subject.responses.dtype == np.float32
+    for session in subject.responses.astype(float).reshape(2, 60, -1):
+        np.testing.assert_allclose(session.mean(0), 0, atol=1e-6)
+        np.testing.assert_allclose(session.std(0), 1, atol=1e-5)
+
+
+def test_zscore_is_nan_only_where_nothing_varies():
+    betas = np.random.default_rng(0).normal(3, 2, (20, 4)).astype(np.float32)
+    betas[:, 1] = 7
+    betas[4, 2] = np.nan
+    result = zscore(betas)
+    assert np.isnan(result[:, [1, 2]]).all()
+    expected = (betas - betas.mean(0)) / betas.std(0, where=np.isfinite(betas))
+    np.testing.assert_allclose(result[:, [0, 3]], expected[:, [0, 3]], rtol=1e-5)
+
+
+def test_averaged_is_the_mean_over_a_pictures_trials(subject):
+    rows = np.array([7, 2])
+    some = subject.trial_session == 0
+    for chosen, mask in ((None, np.ones(120, bool)), (some, some)):
+        got = subject.averaged(rows, chosen)
+        for i, row in enumerate(rows):
+            trials = [t for t in range(120) if subject.trial_picture[t] == row and mask[t]]
+            expected = sum(subject.responses[t].astype(float) for t in trials) / len(trials)
+            np.testing.assert_allclose(got[i], expected, atol=1e-5)
+
+
+def test_ncsnr_is_the_files(subject, tree):
+    files = {h: values(tree.ncsnr("sim01", h)) for h in HEMIS}
+    for vertex, got in zip(subject.vertices, subject.ncsnr, strict=True):
+        hemi, at = hemi_of(subject, vertex)
+        assert got == files[hemi][at]
+
+
+# Anatomy
+
+
+def test_vertices_are_nsdgeneral_lh_then_rh_less_those_left_out(subject, tree):
+    general = [
+        hemi * 642 + at
+        for hemi in (0, 1)
+        for at, label in enumerate(values(tree.group_label(HEMIS[hemi], "nsdgeneral")))
+        if label == 1
+    ]
+    assert subject.dropped == 1 and len(subject.vertices) == len(general) - 1
+    assert [v for v in general if v in subject.vertices] == subject.vertices.tolist()
+    (left_out,) = set(general) - set(subject.vertices.tolist())
+    hemi, at = hemi_of(subject, left_out)
+    assert np.isnan(values(tree.betas("sim01", hemi, 1))[at]).all()
+
+
+def test_rois_are_native_labels_through_the_native_transform(subject, tree):
+    expected = {}
+    for family, hemi in itertools.product(FAMILIES, HEMIS):
+        native = values(tree.native_label("sim01", hemi, family)).ravel()
+        assert len(native) != 642  # a native surface has its own size
+        source = values(tree.to_fsaverage("sim01", hemi)).ravel()
+        table = tree.native_label("sim01", hemi, family).parent / f"{family}.mgz.ctab"
+        for line in table.read_text().splitlines()[1:]:
+            number, name = line.split()
+            for column, vertex in enumerate(subject.vertices):
+                of, at = hemi_of(subject, vertex)
+                if of == hemi and native[int(source[at]) - 1] == int(number):
+                    expected.setdefault(name, set()).add(column)
+    for area, parts in AREAS.items():
+        if union := set().union(*(expected.get(part, set()) for part in parts)):
+            expected[area] = union
+    assert {k: set(np.flatnonzero(mask)) for k, mask in subject.rois.items()} == expected
+    assert {"V1", "V2", "V3", "EBA", "PPA"} <= set(expected)
+
+
+@pytest.mark.parametrize("space", ["inflated", "sphere"])
+@pytest.mark.parametrize("n_surface", [642, 10242])
+def test_hemispheres_lie_apart_and_are_only_moved_along_x(space, n_surface):
+    both = apart(n_surface, space)
+    left, right = both[:n_surface], both[n_surface:]
+    width = np.ptp(left[:, 0])
+    assert right[:, 0].min() - left[:, 0].max() == pytest.approx(width / 2)
+    make = getattr(surface, space)
+    np.testing.assert_array_equal(left, make("lh", n_surface)[0])
+    moved = right - make("rh", n_surface)[0]
+    np.testing.assert_allclose(moved, [[moved[0, 0], 0, 0]] * n_surface, atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["inflated", "sphere"])
+def test_a_subjects_coordinates_are_those_of_its_vertices(tree, space):
+    subject = load_subject("sim01", tree, space=space)
+    np.testing.assert_array_equal(subject.coordinates, apart(642, space)[subject.vertices])
+    left = subject.vertices < 642
+    assert subject.coordinates[left, 0].max() < subject.coordinates[~left, 0].min()
+
+
+def test_an_unknown_roi_names_those_there_are(subject):
+    with pytest.raises(InputError, match="roi 'V9': sim01-tiny has V1v, .*PPA"):
+        subject.roi("V9")
+    np.testing.assert_array_equal(subject.roi("V1"), subject.roi("V1v") | subject.roi("V1d"))
+
+
+# Splits
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_picture_and_no_trial_is_in_two_parts(subject, seed):
+    split = split_pictures(subject, seed)
+    parts = [split.train, split.validation, split.test]
+    assert sorted(np.concatenate(parts)) == list(range(40))
+    assert [len(p) for p in parts] == [27, 3, 10]
+    trials = [trials_of(subject, p) for p in parts]
+    assert sorted(np.concatenate(trials)) == list(range(120))
+    shown = [{int(subject.picture_ids[subject.trial_picture[t]]) for t in ts} for ts in trials]
+    assert not (shown[0] & shown[1] or shown[0] & shown[2] or shown[1] & shown[2])
+
+
+def test_the_test_set_is_the_shared_pictures(subject, tree):
+    shared = scipy.io.loadmat(tree.design)["sharedix"].ravel() - 1
+    split = split_pictures(subject)
+    assert set(subject.picture_ids[split.test]) == set(shared)
+    assert not set(subject.picture_ids[np.r_[split.train, split.validation]]) & set(shared)
+
+
+def test_seeds_draw_other_validation_pictures_and_the_same_ones_again(subject):
+    drawn = [tuple(split_pictures(subject, seed).validation) for seed in range(6)]
+    assert len(set(drawn)) > 4
+    assert drawn[3] == tuple(split_pictures(subject, 3).validation)
+
+
+@pytest.mark.parametrize(("share", "part"), [(0.0, "validation"), (1.0, "train")])
+def test_a_split_with_an_empty_part_is_refused(subject, share, part):
+    with pytest.raises(InputError, match=f"no picture left for {part}.*30 pictures of its own"):
+        split_pictures(subject, validation_share=share)
+
+
+def test_a_split_without_shared_pictures_is_refused(subject):
+    without = dataclasses.replace(subject, shared=np.zeros(40, bool))
+    with pytest.raises(InputError, match="no picture left for test"):
+        split_pictures(without)
+
+
+# Identity
+
+
+def test_identity_follows_what_was_read(subject, tree_copy):
+    same = load_subject("sim01", tree_copy)
+    assert same.identity == subject.identity
+    assert load_subject("sim01", tree_copy, space="sphere").identity != subject.identity
+
+    def nudge(betas):
+        betas[np.flatnonzero(betas.any(1))[0], 0] += 0.01
+
+    change_betas(tree_copy, nudge)
+    assert load_subject("sim01", tree_copy).identity != subject.identity
+
+
+# Vertices without data
+
+
+def visual(tree, hemi="lh"):
+    return np.flatnonzero(values(tree.group_label(hemi, "nsdgeneral")).ravel() == 1)
+
+
+@pytest.mark.parametrize("fill", [np.nan, 0.0, 2.5, np.inf])
+@pytest.mark.parametrize("session", [1, 2])
+def test_vertices_without_data_in_one_session_are_left_out_and_counted(
+    subject, tree_copy, fill, session
+):
+    gone = visual(tree_copy)[[1, 4, 9]]
+    gone = gone[np.isin(gone, subject.vertices)]  # not the one that is left out already
+
+    def empty(betas):
+        betas[gone] = fill
+
+    change_betas(tree_copy, empty, session=session)
+    fewer = load_subject("sim01", tree_copy)
+    assert fewer.dropped == subject.dropped + len(gone)
+    assert set(subject.vertices) - set(fewer.vertices) == set(gone)
+    assert np.isfinite(fewer.responses).all()
+    kept = np.isin(subject.vertices, fewer.vertices)
+    np.testing.assert_array_equal(fewer.responses, subject.responses[:, kept])
+    np.testing.assert_array_equal(fewer.coordinates, subject.coordinates[kept])
+    np.testing.assert_array_equal(fewer.ncsnr, subject.ncsnr[kept])
+    for name, mask in fewer.rois.items():
+        np.testing.assert_array_equal(mask, subject.rois[name][kept])
+
+
+def test_one_nan_among_a_vertexs_betas_leaves_it_out(subject, tree_copy):
+    at = int(subject.vertices[0])
+
+    def damage(betas):
+        betas[at, 7] = np.nan
+
+    change_betas(tree_copy, damage)
+    fewer = load_subject("sim01", tree_copy)
+    assert set(subject.vertices) - set(fewer.vertices) == {at}
+
+
+def test_a_subject_of_nan_only_is_refused(tree_copy):
+    for hemi in HEMIS:
+        change_betas(tree_copy, lambda betas: np.full_like(betas, np.nan), hemi)
+    with pytest.raises(InputError, match="all 153 visual vertices are NaN or constant") as caught:
+        load_subject("sim01", tree_copy)
+    assert str(tree_copy.beta_folder("sim01")) in str(caught.value)
+
+
+# Damage: what is done to the tree, and what the message says
+
+
+def missing(path_of):
+    return lambda tree: path_of(tree).unlink()
+
+
+def cut(path_of, by=100):
+    def damage(tree):
+        raw = path_of(tree).read_bytes()
+        path_of(tree).write_bytes(raw[:-by])
+
+    return damage
+
+
+def garbage(path_of):
+    return lambda tree: path_of(tree).write_bytes(b"<html>404 not found</html>" * 99)
+
+
+def betas(tree):
+    return tree.betas("sim01", "rh", 2)
+
+
+def general(tree):
+    return tree.group_label("rh", "nsdgeneral")
+
+
+def transform(tree):
+    return tree.to_fsaverage("sim01", "rh")
+
+
+def faces(tree):
+    return tree.native_label("sim01", "rh", "floc-faces")
+
+
+def ncsnr(tree):
+    return tree.ncsnr("sim01", "rh")
+
+
+def design(tree):
+    return tree.design
+
+
+def stimuli(tree):
+    return tree.stimuli
+
+
+def a_mask(n_vertices):
+    def damage(tree):
+        mgh.write(general(tree), np.ones(n_vertices, np.float32))
+
+    return damage
+
+
+def a_transform(value):
+    def damage(tree):
+        source = values(transform(tree)).ravel().astype(np.float32)
+        source[3] = value
+        mgh.write(transform(tree), source)
+
+    return damage
+
+
+PICTURES = np.zeros((100, 8, 8, 3), np.uint8)
+ORDERING = np.repeat(np.arange(40), 3)[None] + 1
+DAMAGE = {
+    "no session": (missing(betas), "rh.betas_session02.mgh: not found; expected betas of 60"),
+    "session cut": (cut(betas), r"rh.betas_session02.mgh: .* the file is truncated"),
+    "session garbled": (garbage(betas), "rh.betas_session02.mgh: not a readable MGH"),
+    "trial too few": (
+        lambda tree: change_betas(tree, lambda b: b[:, :-1], "rh", 2),
+        "rh.betas_session02.mgh: 642 vertices x 59 trials; expected 642 x 60",
+    ),
+    "trial too many": (
+        lambda tree: change_betas(tree, lambda b: np.c_[b, b[:, 0]], "rh", 2),
+        "rh.betas_session02.mgh: 642 vertices x 61 trials; expected 642 x 60",
+    ),
+    "betas of another mesh": (
+        lambda tree: change_betas(tree, lambda b: np.repeat(b, 4, 0)[:2562], "rh", 2),
+        "rh.betas_session02.mgh: 2562 vertices x 60 trials; expected 642 x 60",
+    ),
+    "betas of one vertex less": (
+        lambda tree: change_betas(tree, lambda b: b[:-1], "rh", 2),
+        "rh.betas_session02.mgh: 641 vertices x 60",
+    ),
+    "no ncsnr": (missing(ncsnr), "rh.ncsnr.mgh: not found"),
+    "ncsnr of another mesh": (
+        lambda tree: mgh.write(ncsnr(tree), np.ones(100, np.float32)),
+        "rh.ncsnr.mgh: 100 vertices x 1; expected ncsnr per vertex with 642",
+    ),
+    "no mask": (missing(general), "rh.nsdgeneral.mgz: not found"),
+    "mask of another mesh": (a_mask(2562), "rh.nsdgeneral.mgz: 2562 vertices.* with 642"),
+    "mask without names": (
+        lambda tree: (general(tree).parent / "nsdgeneral.mgz.ctab").unlink(),
+        "nsdgeneral.mgz.ctab: not found",
+    ),
+    "no labels": (missing(faces), "rh.floc-faces.mgz: not found; expected a label per vertex"),
+    "labels cut": (cut(faces, 20), "rh.floc-faces.mgz: "),
+    "labels without names": (
+        lambda tree: (faces(tree).parent / "floc-faces.mgz.ctab").unlink(),
+        "floc-faces.mgz.ctab: not found; expected the names",
+    ),
+    "no transform": (missing(transform), "rh.white-to-fsaverage.mgz: not found; expected the nat"),
+    "transform of another mesh": (
+        lambda tree: mgh.write(transform(tree), np.ones(99, np.float32)),
+        "rh.white-to-fsaverage.mgz: 99 vertices",
+    ),
+    "transform from 0": (a_transform(0), r"rh.white-to-fsaverage.mgz: points to native .* 0\.\."),
+    "transform beyond": (a_transform(9999), "rh.white-to-fsaverage.mgz: points to .*9999, but"),
+    "transform of NaN": (a_transform(np.nan), "rh.white-to-fsaverage.mgz: nan among"),
+    "no pictures": (missing(stimuli), "nsd_stimuli.hdf5: not found; expected NSD's pictures"),
+    "pictures cut": (cut(stimuli), "nsd_stimuli.hdf5: .*expected HDF5 with imgBrick"),
+    "pictures garbled": (garbage(stimuli), "nsd_stimuli.hdf5: .*expected HDF5 with imgBrick"),
+    "pictures by another name": (
+        lambda tree: rewrite_stimuli(tree, images=PICTURES),
+        "nsd_stimuli.hdf5: .*expected HDF5 with imgBrick",
+    ),
+    "pictures in a group": (
+        lambda tree: rewrite_stimuli(tree, **{"imgBrick/here": PICTURES}),
+        "nsd_stimuli.hdf5: .*imgBrick",
+    ),
+    "too few pictures": (
+        lambda tree: rewrite_stimuli(tree, imgBrick=PICTURES[:20]),
+        r"nsd_stimuli.hdf5: imgBrick \(20, 8, 8, 3\) uint8; expected .* more than \d+ pictures",
+    ),
+    "pictures as float": (
+        lambda tree: rewrite_stimuli(tree, imgBrick=PICTURES.astype(np.float32)),
+        r"nsd_stimuli.hdf5: imgBrick \(100, 8, 8, 3\) float32; expected uint8",
+    ),
+    "pictures as MATLAB sees them": (
+        lambda tree: rewrite_stimuli(tree, imgBrick=PICTURES.T),
+        r"nsd_stimuli.hdf5: imgBrick \(3, 8, 8, 100\)",
+    ),
+    "no design": (missing(design), "nsd_expdesign.mat: not found; expected NSD's experimental"),
+    "design cut": (cut(design), "nsd_expdesign.mat: "),
+    "design garbled": (garbage(design), "nsd_expdesign.mat: "),
+    "design empty": (lambda tree: tree.design.write_bytes(b""), "nsd_expdesign.mat: "),
+    "design of HDF5": (
+        lambda tree: tree.design.write_bytes(tree.stimuli.read_bytes()),
+        "nsd_expdesign.mat: .*MATLAB 5",
+    ),
+    **{
+        f"design without {name}": (
+            lambda tree, name=name: rewrite_design(tree, **{name: None}),
+            f"nsd_expdesign.mat: '{name}'; expected a MATLAB 5 file with masterordering",
+        )
+        for name in ("masterordering", "subjectim", "sharedix", "stimpattern")
+    },
+    "design of text": (
+        lambda tree: rewrite_design(tree, masterordering="none"),
+        "nsd_expdesign.mat: .*masterordering",
+    ),
+    "design of no trials": (
+        lambda tree: rewrite_design(tree, masterordering=np.zeros((1, 0), np.uint16)),
+        r"nsd_expdesign.mat: .*masterordering \(0,\)",
+    ),
+    "design counting from 0": (
+        lambda tree: rewrite_design(tree, masterordering=ORDERING - 1),
+        "nsd_expdesign.mat: .*masterordering .*0",
+    ),
+    "design beyond subjectim": (
+        lambda tree: rewrite_design(tree, masterordering=ORDERING + 1),
+        r"nsd_expdesign.mat: .*masterordering \(120,\).*41",
+    ),
+    "design of broken sessions": (
+        lambda tree: rewrite_design(tree, stimpattern=np.ones((7, 2, 75), np.uint8)),
+        "nsd_expdesign.mat: .*stimpattern of 7 sessions",
+    ),
+    "pictures counted from 0": (
+        lambda tree: rewrite_design(tree, subjectim=np.arange(120).reshape(3, 40)),
+        r"nsd_expdesign.mat: .*subjectim \(3, 40\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_names_the_file_and_what_to_do(tree_copy, kind):
+    damage, message = DAMAGE[kind]
+    damage(tree_copy)
+    with pytest.raises(InputError, match=message) as caught:
+        load_subject("sim01", tree_copy)
+    said = str(caught.value)
+    assert str(tree_copy.root) in said and "\n" not in said
+    assert re.search("Fetch the file again|See the book's page on data", said)
+    assert isinstance(caught.value, MissingFile) == ("not found" in message)
+
+
+def test_a_subject_without_a_row_in_the_design_is_refused(tree_copy):
+    rewrite_design(tree_copy, subjectim=scipy.io.loadmat(tree_copy.design)["subjectim"][:1])
+    with pytest.raises(InputError, match="nsd_expdesign.mat: .*sim03 needs row 3 of subjectim"):
+        load_subject("sim03", tree_copy)
+
+
+def test_a_missing_tree_says_what_it_should_be(tmp_path):
+    with pytest.raises(MissingFile, match="gone: not found; expected the NSD tree of subj01. See"):
+        load_subject("subj01", NSDTree(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("name", ["subj09", "subj1", "sim04", "sim01-tiny", "", "../sim01"])
+def test_an_unknown_subject_names_those_there_are(tree, name):
+    with pytest.raises(InputError, match=re.escape(f"subject {name!r}") + ".*subj01.*sim03"):
+        load_subject(name, tree)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6),
+    kept=st.none() | st.integers(0, 2000),
+)
+def test_a_damaged_design_is_read_or_refused(tree, tmp_path, changes, kept):
+    raw = bytearray(tree.design.read_bytes())
+    for place, value in changes:
+        raw[place % len(raw)] = value
+    copy = NSDTree(tmp_path)
+    copy.design.parent.mkdir(parents=True, exist_ok=True)
+    copy.design.write_bytes(bytes(raw[:kept]))
+    try:
+        found = read_design(copy, "sim01")
+    except InputError as error:
+        assert "nsd_expdesign.mat" in str(error)
+    else:
+        assert len(found.trial_picture) == found.sessions * found.trials_per_session
+        assert found.picture_ids.min() >= 0
