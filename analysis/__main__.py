@@ -6,8 +6,6 @@ import click
 
 from analysis.files import InputError, data_root
 
-SUBJECT = "sim01, sim02, sim03 (simulated; add -tiny or -full for another size), or subj01..subj08."
-
 
 class Commands(click.Group):
     """Commands that end bad input with one message and exit code 2, not with a traceback."""
@@ -40,9 +38,10 @@ def main() -> None:
 @main.command()
 @subject_argument
 def simulate(subject: str) -> None:
-    """Write a simulated SUBJECT as an NSD tree, with its truth beside it.
+    """Write a simulated subject as an NSD tree.
 
-    SUBJECT is sim01, sim02 or sim03; with -tiny or -full appended, of another size.
+    Its truth is written beside the tree. SUBJECT is sim01, sim02 or sim03; with -tiny or -full
+    appended, of another size.
     """
     from analysis.simulate import parse_name, simulated_tree  # slow imports only where needed
     from analysis.simulate import simulate as write
@@ -57,9 +56,14 @@ def simulate(subject: str) -> None:
 @backbone_option
 @weights_option
 def extract(subject: str, backbone: str, weights: str | None) -> None:
-    """Put a network's tokens of all pictures of SUBJECT into the token cache."""
+    """Cache a network's tokens of a subject's pictures.
+
+    SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08).
+    """
+    from analysis.backbones import card_of
     from analysis.study import get_subject, get_tokens
 
+    card_of(backbone)  # a wrong name is told before anything is made
     tokens = get_tokens(get_subject(subject), backbone, weights)
     click.echo(f"{backbone}: tokens of {len(tokens):,} pictures in {data_root() / 'features'}")
 
@@ -76,9 +80,10 @@ def extract(subject: str, backbone: str, weights: str | None) -> None:
 )
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
 def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int) -> None:
-    """Train FactorTopy on SUBJECT, or read the fit if it is there; print its brain score.
+    """Train FactorTopy on a subject, print its score.
 
-    A run that was stopped goes on from its last epoch.
+    SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08). A fit that is there
+    is read, not made again. A run that was stopped goes on from its last epoch.
     """
     import numpy as np
 
@@ -94,7 +99,7 @@ def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int
 
 @main.command()
 def backbones() -> None:
-    """List the networks, with what the paper says of each."""
+    """List the networks and what the paper says of them."""
     from analysis.backbones import CARDS
 
     for name, card in CARDS.items():
@@ -106,7 +111,10 @@ def backbones() -> None:
 
 @main.command()
 def status() -> None:
-    """Show which data, token caches and fits are there, how large and how old."""
+    """Show what is there, how large and how old.
+
+    Subjects, pictures, token caches and fits in the data folder.
+    """
     from analysis.status import overview
 
     rows = overview()

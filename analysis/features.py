@@ -99,7 +99,14 @@ def read_manifest(folder: Path) -> dict:
     """A cache's parts: {name: {sha256, pictures}} and the widths of its layers."""
     what = "the token cache's manifest"
     manifest = read_json(folder / "manifest.json", what, MEND)
-    if not isinstance(manifest, dict) or {"parts", "widths", "key"} - manifest.keys():
+    parts = manifest.get("parts") if isinstance(manifest, dict) else None
+    if (
+        not isinstance(parts, dict)
+        or {"widths", "key"} - manifest.keys()
+        or not all(
+            isinstance(p, dict) and {"sha256", "pictures"} <= p.keys() for p in parts.values()
+        )
+    ):
         raise InputError(f"{folder / 'manifest.json'}: expected {what}, with its parts. {MEND}")
     return manifest
 
@@ -156,7 +163,7 @@ def extract(
                 for some in _chunks(rows, batch):
                     pixels = torch.from_numpy(read_pictures(np.array(some))).to(device)
                     with torch.inference_mode():
-                        made.append([t.half().cpu() for t in pool(*backbone(pixels))])
+                        made.append([t.half().cpu().contiguous() for t in pool(*backbone(pixels))])
                     bar.update(len(some))
                 local, global_ = (torch.cat(t) for t in zip(*made, strict=True))
                 if not (local.isfinite().all() and global_.isfinite().all()):

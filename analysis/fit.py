@@ -4,7 +4,7 @@
     fit.scores("test")
 
 The folder appears under its name with `fit.json` written last, so a folder with that file is whole.
-A run that was killed goes on from its last epoch.
+A run that was killed goes on from its last checkpoint.
 """
 
 import dataclasses
@@ -169,7 +169,7 @@ def _read(
 ) -> Fit:
     """The finished fit in a folder, checked against what it should be."""
     record = read_json(folder / "fit.json", "the record of a fit", MEND)
-    if digest(record.get("key")) != digest(key):
+    if not isinstance(record, dict) or digest(record.get("key")) != digest(key):
         raise InputError(f"{folder / 'fit.json'}: of another fit than its folder's name. {MEND}")
     path = require(folder / "model.safetensors", "the weights of a fit", MEND)
     try:

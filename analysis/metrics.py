@@ -138,7 +138,7 @@ def brain_score(
         some = slice(start, start + 4096)
         y = responses[:, some].astype(np.float64)
         rest = draws @ (member @ np.square(y - predicted[trial_picture, some]))
-        y -= y[0]  # changes no variance; exactly 0 where constant, and small where the level is high
+        y -= y[0]  # exactly 0 where constant, and no digits are lost to a high level
         mean = (draws @ (member @ y)) / (draws @ member.sum(1))[:, None]
         total = draws @ (member @ np.square(y)) - mean**2 * (draws @ member.sum(1))[:, None]
         scored[:, some] = 1 - rest / np.where(total > 0, total, np.nan)

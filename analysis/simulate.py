@@ -136,7 +136,7 @@ def _sizes(size: str, *paths: Path) -> dict[str, int]:
 
 
 def _is_whole(record: Path, key: str) -> bool:
-    """Whether a part was written to its end by this code with these settings, and still is there."""
+    """Whether a part was written to its end by this code and settings, and is still there."""
     if not record.exists():
         return False
     made = json.loads(record.read_text())
@@ -185,13 +185,15 @@ def load_truth(name: str, vertices: Int[np.ndarray, " vertex"]) -> Truth:
     """The truth of a simulated subject at some of its vertices, in their order.
 
     Raises:
-        InputError: if the subject has not been simulated.
+        InputError: if the subject has not been simulated, or has no such vertex.
     """
     subject, size = parse_name(name)
     path = require(
         _truth_path(subject, size), "a simulated subject's truth", "Simulate the subject first."
     )
     arrays = load_file(path)
+    if (unknown := ~np.isin(vertices, arrays["vertices"])).any():
+        raise InputError(f"vertices: {vertices[unknown][:5]} are not among those of {path}.")
     rows = np.searchsorted(arrays["vertices"], vertices)
     return Truth(**{k: v[rows] for k, v in arrays.items()})
 

@@ -5,7 +5,7 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 
 import dataclasses
 
-from analysis.backbones import load_backbone
+from analysis.backbones import card_of, load_backbone
 from analysis.features import Tokens, extract, picture_digests
 from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_model
@@ -64,6 +64,7 @@ def get_fit(
     """
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: expected {' or '.join(RECIPES)}.")
+    card_of(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject)
     return fit_model(
         person,

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import scipy.io
 from jaxtyping import Bool, Float, Int, UInt8
+from scipy.io.matlab import MatReadError
 
 from analysis import mgh, surface
 from analysis.files import HEMIS, Hemi, InputError, MissingFile, NSDTree, require
@@ -78,11 +79,9 @@ class Subject:
         self, rows: Int[np.ndarray, " n"] | slice
     ) -> UInt8[np.ndarray, "n height width 3"]:
         """The pictures at rows of `picture_ids`."""
-        ids = self.picture_ids[rows]
-        order = np.argsort(ids)
+        ids, back = np.unique(self.picture_ids[rows], return_inverse=True)
         with h5py.File(self.stimuli, "r") as f:
-            taken = f["imgBrick"][ids[order]]  # HDF5 wants rising rows
-        return taken[np.argsort(order)]
+            return f["imgBrick"][ids][back]  # HDF5 wants rising rows
 
     def averaged(
         self, rows: Int[np.ndarray, " n"], trials: Bool[np.ndarray, " trial"] | None = None
@@ -149,30 +148,47 @@ def read_design(tree: NSDTree, subject: str, sessions: int | None = None) -> Des
         ids = raw["subjectim"].astype(int) - 1
         shared = raw["sharedix"].ravel().astype(int) - 1
         recorded = raw["stimpattern"].shape[0]
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        NotImplementedError,
+        MatReadError,
+    ) as error:
         raise InputError(
             f"{path}: {error}; expected a MATLAB 5 file with masterordering, subjectim, sharedix"
             f" and stimpattern. {mgh.FETCH}"
         ) from error
     row = int(subject.removeprefix("subj").removeprefix("sim")) - 1
-    if row >= len(ids) or len(ordering) % recorded or ordering.max() >= ids.shape[1]:
+    low, high = (ordering.min(), ordering.max()) if len(ordering) else (-1, -1)
+    if (
+        row >= len(ids)
+        or not 0 <= low <= high < ids.shape[1]
+        or recorded == 0
+        or len(ordering) % recorded
+        or ids[row].min() < 0
+    ):
         raise InputError(
-            f"{path}: subjectim {ids.shape}, masterordering {ordering.shape} (largest"
-            f" {ordering.max() + 1}), stimpattern of {recorded} sessions; {subject} needs row"
-            f" {row + 1} of subjectim and whole sessions. {mgh.FETCH}"
+            f"{path}: subjectim {ids.shape} from {ids.min(initial=0) + 1}, masterordering"
+            f" {ordering.shape} from {low + 1} to {high + 1}, stimpattern of {recorded} sessions;"
+            f" {subject} needs row {row + 1} of subjectim, whole sessions, and all counted from 1."
+            f" {mgh.FETCH}"
         )
-    count = sessions or SESSIONS.get(subject, recorded)
+    count = SESSIONS.get(subject, recorded) if sessions is None else sessions
     per_session = len(ordering) // recorded
-    if count > recorded:
+    if not 1 <= count <= recorded:
         raise InputError(f"sessions={count}: {path} holds {recorded}.")
     seen, trial_picture = np.unique(ordering[: count * per_session], return_inverse=True)
     picture_ids = ids[row, seen]
     return Design(trial_picture, picture_ids, np.isin(picture_ids, shared), count, per_session)
 
 
-def _visual(tree: NSDTree, hemi: Hemi) -> tuple[int, Int[np.ndarray, " vertex"]]:
-    """The mesh's size and the vertices of nsdgeneral in a hemisphere."""
-    labels, _ = mgh.read_labels(tree.group_label(hemi, "nsdgeneral"))
+def _visual(
+    tree: NSDTree, hemi: Hemi, n_surface: int | None
+) -> tuple[int, Int[np.ndarray, " vertex"]]:
+    """The mesh's size, that of the other hemisphere if known, and the vertices of nsdgeneral."""
+    labels, _ = mgh.read_labels(tree.group_label(hemi, "nsdgeneral"), n_surface)
     return len(labels), np.flatnonzero(labels == 1)
 
 
@@ -240,7 +256,7 @@ def load_subject(
     hashed = hashlib.sha256(design.picture_ids.tobytes() + design.trial_picture.tobytes())
     n_surface, halves, rois, ncsnr, responses = 0, [], [], [], []
     for hemi in HEMIS:
-        n_surface, vertices = _visual(tree, hemi)
+        n_surface, vertices = _visual(tree, hemi, n_surface or None)
         halves.append(vertices)
         rois.append(_rois(tree, name, hemi, vertices, n_surface))
         ncsnr.append(mgh.read(tree.ncsnr(name, hemi), "ncsnr per vertex", n_surface)[vertices])
@@ -259,10 +275,10 @@ def load_subject(
             f"{tree.beta_folder(name)}: all {len(kept)} visual vertices are NaN or constant in some"
             f" session. {mgh.FETCH}"
         )
-    named = {name: np.zeros(len(kept), bool) for half in rois for name in half}
+    named = {roi: np.zeros(len(kept), bool) for half in rois for roi in half}
     for half, start in zip(rois, (0, len(halves[0])), strict=True):
-        for name, mask in half.items():
-            named[name][start : start + len(mask)] = mask
+        for roi, mask in half.items():
+            named[roi][start : start + len(mask)] = mask
     for area, parts in AREAS.items():
         if members := [named[part] for part in parts if part in named]:
             named[area] = np.any(members, axis=0)
@@ -274,7 +290,7 @@ def load_subject(
         n_surface=n_surface,
         vertices=vertices,
         coordinates=coordinates,
-        rois={name: mask[kept] for name, mask in named.items() if mask[kept].any()},
+        rois={roi: mask[kept] for roi, mask in named.items() if mask[kept].any()},
         ncsnr=np.concatenate(ncsnr)[kept],
         responses=both[:, kept] if not kept.all() else both,
         trial_picture=design.trial_picture,
@@ -304,7 +320,7 @@ def _stimuli(tree: NSDTree, design: Design) -> Path:
     try:
         with h5py.File(path, "r") as f:
             shape, kind = f["imgBrick"].shape, f["imgBrick"].dtype
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, AttributeError) as error:  # the last: a group
         raise InputError(f"{path}: {error}; expected HDF5 with imgBrick. {mgh.FETCH}") from error
     right = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
     if not right or shape[0] <= design.picture_ids.max():

@@ -134,23 +134,34 @@ class Encoder(lightning.LightningModule):
         self.model, self.recipe = model, recipe
         self.tokens, self.validation = tokens, validation
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         local, global_, responses = batch
         chosen = self.model.selectors()
+        if not chosen.space.isfinite().all():
+            raise self.diverged("places")
         predicted = self.model(local, global_, chosen)
         error = smooth_l1_loss(predicted, responses, beta=self.recipe.loss_beta)
         decay = max(0.0, 1 - self.global_step / self.recipe.decay_steps)
         term = regulariser(chosen, self.recipe.scale_penalty)
         loss = error + self.recipe.regularisation * decay * term
         if not torch.isfinite(loss):
-            raise InputError(
-                f"training diverged at step {self.global_step}: loss {loss.item()}, not finite."
-                f" Try a lower learning_rate than {self.recipe.learning_rate}."
-            )
+            raise self.diverged(f"loss {loss.item()}")
         return loss
 
+    def diverged(self, what: str) -> InputError:
+        """The error that says at which step training diverged."""
+        return InputError(
+            f"training diverged at step {self.global_step}: {what}, not finite."
+            f" Try a lower learning_rate than {self.recipe.learning_rate}."
+        )
+
     def on_validation_epoch_end(self) -> None:
-        value = validation_score(self.model, self.tokens, self.validation)
+        if not all(p.isfinite().all() for p in self.model.parameters()):
+            raise self.diverged("weights")
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = validation_score(self.model, self.tokens, self.validation)
+        if not np.isfinite(value):
+            raise self.diverged(f"validation score {value}")
         self.log("validation_r2", value, prog_bar=True)
 
     def validation_step(self, *_: object) -> None:
@@ -164,6 +175,13 @@ class Encoder(lightning.LightningModule):
             weight_decay=self.recipe.weight_decay,
             fused=True,
         )
+
+
+class _Patience(EarlyStopping):
+    """Stops at once if the run that it goes on from had stopped."""
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 @contextmanager
@@ -219,8 +237,11 @@ def train(
         mode="max",
         save_top_k=recipe.checkpoints,
         save_last=True,
+        save_on_train_epoch_end=False,  # but after validation: Lightning can't resume from there
     )
-    stop = EarlyStopping("validation_r2", mode="max", patience=recipe.patience)
+    stop = _Patience(
+        "validation_r2", mode="max", patience=recipe.patience, check_on_train_epoch_end=False
+    )
     trials = _Shuffled(len(training.responses), recipe)
     loader = DataLoader(_Trials(tokens, training), batch_size=None, sampler=trials)
     last = folder / "last.ckpt"

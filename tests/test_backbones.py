@@ -1,9 +1,10 @@
-"""The backbones: tokens against hooks, Table 6, checkpoints in open_clip's format, preprocessing."""
+"""The backbones: tokens against hooks, Table 6, open_clip's checkpoints, preprocessing."""
 
 import os
 import pickle
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_layers_differ_and_pictures_matter_in_drawn_weights(mini: OpenClipViT) -
         assert maps.isfinite().all() and vector.isfinite().all()
         difference = (vector[0] - vector[1]).norm() / vector.norm()
         assert difference > 0.05
-    for below, above in zip(global_, global_[1:], strict=False):
+    for below, above in pairwise(global_):
         assert torch.cosine_similarity(below[0], above[0], 0) < 0.95
 
 
@@ -128,7 +129,9 @@ def test_the_checkpoint_is_known_to_open_clip_with_the_cards_preprocessing(name:
     assert card.tag.startswith(f"datacomp_{pool[card.data]}_")
 
 
-IDENTITY = "from analysis.backbones import load_backbone; print(load_backbone('clip-mini').identity)"
+IDENTITY = (
+    "from analysis.backbones import load_backbone; print(load_backbone('clip-mini').identity)"
+)
 
 
 def test_identity_is_the_same_in_another_process(mini: OpenClipViT) -> None:
@@ -291,7 +294,9 @@ def test_without_a_connection_it_says_how_to_go_on(monkeypatch: pytest.MonkeyPat
 def waves(size: int, contrast: float) -> UInt8[np.ndarray, "height width 3"]:
     """A picture of waves; clipped to flat black and white with sharp edges if contrast is high."""
     y, x = np.mgrid[:size, :size] / size
-    colours = np.stack([np.sin(20 * x * y), np.sin(25 * (x - y)), np.sin(30 * x) * np.cos(9 * y)], -1)
+    colours = np.stack(
+        [np.sin(20 * x * y), np.sin(25 * (x - y)), np.sin(30 * x) * np.cos(9 * y)], -1
+    )
     return np.clip(colours * contrast + 128, 0, 255).astype(np.uint8)
 
 
@@ -324,7 +329,7 @@ def test_preprocessing_is_pils_bicubic_resize_of_the_whole_square(
     resized = PIL.Image.fromarray(picture).resize((128, 128), PIL.Image.Resampling.BICUBIC)
     theirs = pil_functional.normalize(pil_functional.to_tensor(resized), MEAN, STD)
     difference = (ours - theirs).abs().amax((1, 2)) * torch.tensor(STD)
-    assert (difference < 1 / 255).all()  # PIL rounds to whole numbers of 255
+    assert (difference < 1.1 / 255).all()  # PIL rounds to 255ths, twice: by row and by column
 
 
 @pytest.mark.parametrize("size", [425, 160, 60])
@@ -333,7 +338,7 @@ def test_preprocessing_is_bicubic_with_antialiasing_at_sharp_edges_too(
 ) -> None:
     picture = waves(size, contrast=2000)
     weights = cubic(size, 128)
-    resized = np.einsum("iy,yxc,jx->cij", weights, picture.astype(float), weights)
+    resized = weights @ picture.astype(float).transpose(2, 0, 1) @ weights.T
     assert resized.min() < -5 and resized.max() > 260  # it overshoots, and has to be clipped
     expected = np.clip(resized, 0, 255) / 255
     expected = (expected - np.array(MEAN)[:, None, None]) / np.array(STD)[:, None, None]

@@ -183,7 +183,9 @@ def test_shuffled_responses_give_no_score() -> None:
     scores = brain_score(signal, mixed, shown, snr, part="test", samples=50)
     everywhere = np.ones(50, bool)
     assert ordered.over(everywhere).low > 0.4
-    assert scores.over(everywhere).high < 0  # half of the variance is predicted, and none of it right
+    assert (
+        scores.over(everywhere).high < 0
+    )  # half of the variance is predicted, and none of it right
 
 
 def test_seed_decides_the_resampled_and_nothing_else() -> None:
@@ -204,8 +206,8 @@ def test_a_scores_text_names_metric_targets_pictures_and_vertices() -> None:
     scores = brain_score(signal, y, shown, snr, part="test", samples=20)
     score = scores.over(np.arange(1200) >= 100)
     assert str(score) == (
-        f"R² {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] (single trials, 10 test pictures,"
-        " 1,100 vertices, 95% interval over pictures)"
+        f"R² {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+        " (single trials, 10 test pictures, 1,100 vertices, 95% interval over pictures)"
     )
     share = brain_score(signal, y, shown, snr, part="validation", average=True, samples=20)
     text = str(share.over(snr > 0, normalised=True))

@@ -40,8 +40,8 @@ def both_kinds(names):
 def test_nibabel_reads_what_is_written(tmp_path, name, values):
     path = tmp_path / name
     mgh.write(path, values)
-    with open(path, "rb") as f:
-        image = nibabel.MGHImage.from_stream(gzip.open(f) if name.endswith("z") else f)
+    with gzip.open(path) if name.endswith("z") else path.open("rb") as f:
+        image = nibabel.MGHImage.from_stream(f)
         data = np.asarray(image.dataobj)
     assert image.get_data_dtype() == np.dtype(">f4")
     assert list(image.header["dims"]) == [N, 1, 1, values.size // N]
@@ -189,7 +189,9 @@ def test_a_table_of_garbage_is_refused(tmp_path):
 
 def test_a_label_without_a_name_is_refused(tmp_path):
     mgh.write_labels(tmp_path / "lh.a.mgz", LABELS, {0: "Unknown", 1: "OFA"})
-    with pytest.raises(InputError, match=r"lh\.a\.mgz: labels \[2\] have no name in .*a\.mgz\.ctab"):
+    with pytest.raises(
+        InputError, match=r"lh\.a\.mgz: labels \[2\] have no name in .*a\.mgz\.ctab"
+    ):
         mgh.read_labels(tmp_path / "lh.a.mgz")
 
 
@@ -251,8 +253,10 @@ def test_damaged_bytes_end_in_one_error_or_the_promised_shape(tmp_path, changes,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
-       kept=st.integers(0, 400))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=4),
+    kept=st.integers(0, 400),
+)
 def test_damaged_packing_ends_in_one_error_or_the_promised_shape(tmp_path, changes, kept):
     raw = bytearray(packed(WHOLE))
     for place, value in changes:

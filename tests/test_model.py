@@ -1,4 +1,4 @@
-"""FactorTopy against Listing 1 written out plainly, Eq. 3 by hand, and what the selectors promise."""
+"""FactorTopy against Listing 1 written out plainly, Eq. 3 by hand, and the selectors' promises."""
 
 import math
 

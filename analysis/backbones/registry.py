@@ -54,6 +54,17 @@ UNREADABLE = (
 )
 
 
+def card_of(name: str) -> Card:
+    """The card of a backbone.
+
+    Raises:
+        InputError: for an unknown name, with the known ones.
+    """
+    if name not in CARDS:
+        raise InputError(f"backbone {name!r}: expected one of {', '.join(CARDS)}.")
+    return CARDS[name]
+
+
 def load_backbone(name: str, weights: str | None = None) -> OpenClipViT:
     """A frozen backbone in evaluation mode.
 
@@ -64,9 +75,7 @@ def load_backbone(name: str, weights: str | None = None) -> OpenClipViT:
     Raises:
         InputError: for an unknown name, or weights that can't be had, with what to do.
     """
-    if name not in CARDS:
-        raise InputError(f"backbone {name!r}: expected one of {', '.join(CARDS)}.")
-    card = CARDS[name]
+    card = card_of(name)
     weights = weights or ("pretrained" if card.tag else "random")
     if weights == "pretrained" and card.tag is None:
         raise InputError(f"weights='pretrained': {name} has no checkpoint; expected 'random'.")

@@ -1,0 +1,170 @@
+"""The command line says what a stranger needs, and ends bad input with one message."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from analysis.__main__ import main
+
+COMMANDS = {
+    "simulate": ["sim01", "-tiny", "-full", "truth"],
+    "extract": ["SUBJECT", "--backbone", "clip-mini", "--weights", "checkpoint"],
+    "fit": ["SUBJECT", "--recipe", "short", "--seed", "goes on from its last epoch"],
+    "backbones": ["networks"],
+    "status": ["how large", "how old"],
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in this process, on an empty data folder unless told another."""
+
+    def call(*args, data=tmp_path):
+        monkeypatch.setenv("BRAINMAPS_DATA", str(data))
+        return CliRunner().invoke(main, args)
+
+    return call
+
+
+def stranger(*args, data):
+    """Run a command as a stranger does."""
+    return subprocess.run(
+        [sys.executable, "-m", "analysis", *args],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"BRAINMAPS_DATA": str(data)},
+    )
+
+
+def test_help_names_every_command_and_where_data_lie(run):
+    for flag in ("--help", "-h"):
+        done = run(flag)
+        assert done.exit_code == 0
+        for words in (*COMMANDS, "BRAINMAPS_DATA", "data/", "visual cortex"):
+            assert words in done.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_says_what_it_takes(run, command):
+    done = run(command, "--help")
+    assert done.exit_code == 0
+    said = " ".join(done.output.split())
+    for words in ("Usage:", *COMMANDS[command]):
+        assert words in said
+
+
+def test_every_command_is_shown_here():
+    assert set(main.commands) == set(COMMANDS)
+
+
+BAD = {
+    "no such command": (["fitt"], "No such command 'fitt'"),
+    "no subject": (["simulate"], "Missing argument 'SUBJECT'"),
+    "unknown subject": (["simulate", "subj01"], "subject 'subj01': a simulated one is sim01, sim0"),
+    "unknown size": (["simulate", "sim01-huge"], "'sim01-huge': a simulated one is sim01"),
+    "unknown person": (["extract", "subj09"], "subject 'subj09': expected subj01, .*simulated"),
+    "no tree": (["extract", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
+    "fit of no tree": (["fit", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
+    "unknown recipe": (["fit", "sim01-tiny", "--recipe", "long"], "recipe 'long': expected paper"),
+    "seed of text": (["fit", "sim01-tiny", "--seed", "x"], "'x' is not a valid integer"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_input_is_one_message_and_exit_code_2(run, kind):
+    args, message = BAD[kind]
+    done = run(*args)
+    said = " ".join(done.output.split())
+    assert done.exit_code == 2 and "Traceback" not in said
+    assert said.count("Error:") == 1
+    assert re.search(message, said), said
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--backbone", "resnet"], "backbone 'resnet': expected one of clip-xl, .*clip-mini"),
+        (["--weights", "gone.pt"], "weights='gone.pt': no such file; expected 'pretrained', 'rand"),
+        (["--weights", "pretrained"], "weights='pretrained': clip-mini has no checkpoint"),
+    ],
+)
+def test_a_bad_network_is_one_message_and_exit_code_2(run, data_folder, args, message):
+    for command in ("extract", "fit"):
+        done = run(command, "sim01-tiny", *args, data=data_folder)
+        assert done.exit_code == 2
+        assert re.search(message, " ".join(done.output.split())), done.output
+
+
+def test_a_damaged_tree_is_one_message_and_exit_code_2(run, tree_copy):
+    tree_copy.root.rename(tree_copy.root.parent / "elsewhere")
+    (tree_copy.root.parent / "nsd").mkdir()
+    done = run("extract", "subj01", data=tree_copy.root.parent)
+    assert done.exit_code == 2
+    said = " ".join(done.output.split())
+    assert "nsd_expdesign.mat: not found; expected NSD's experimental design. See" in said
+
+
+def test_backbones_lists_every_network(run):
+    from analysis.backbones import CARDS
+
+    done = run("backbones")
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.output.splitlines()] == list(CARDS)
+    assert "random weights" in done.output and "patch 16" in done.output
+
+
+def test_simulate_says_what_it_did_and_where(run, data_folder):
+    done = run("simulate", "sim01-tiny", data=data_folder)
+    assert done.exit_code == 0
+    assert done.output == f"sim01-tiny: already in {data_folder / 'simulated/tiny/nsd'}\n"
+
+
+def test_status_of_an_empty_folder_says_so(run, tmp_path):
+    for data in (tmp_path, tmp_path / "not/there"):
+        done = run("status", data=data)
+        assert done.exit_code == 0
+        assert done.output == f"data folder: {data}\nnothing there yet\n"
+
+
+def test_status_lists_subject_and_pictures(run, data_folder):
+    done = run("status", data=data_folder)
+    assert done.exit_code == 0
+    rows = [" ".join(line.split()) for line in done.output.splitlines()]
+    assert rows[:2] == [f"data folder: {data_folder}", "kind name state size age"]
+    assert "subject sim01-tiny 2 sessions 0.6 MB 0.0 h" in rows
+    assert "pictures tiny whole 0.3 MB 0.0 h" in rows
+
+
+def test_status_marks_what_a_stopped_run_left(run, tree_copy, tmp_path):
+    folder = tmp_path / "simulated/tiny"
+    folder.mkdir(parents=True)
+    tree_copy.root.rename(folder / "nsd")  # a tree without its record
+    done = run("status")
+    assert "sim01-tiny 2 sessions, unfinished or of older code" in " ".join(done.output.split())
+
+
+def test_status_lists_caches_and_fits(run, tmp_path):
+    (tmp_path / "fits/sim01-clip-mini/0a").mkdir(parents=True)
+    done = run("status")
+    assert "sim01-clip-mini/0a under way or stopped" in " ".join(done.output.split())
+
+
+def test_a_stranger_simulates_and_sees_one_line(run, tmp_path):
+    """In a process of its own: no traceback, no warning, no bar where nobody watches."""
+    done = stranger("simulate", "sim02-tiny", data=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"sim02-tiny: written to {tmp_path / 'simulated/tiny/nsd'}\n"
+    assert "sim02-tiny 2 sessions" in " ".join(run("status").output.split())
+
+
+def test_a_strangers_mistake_is_one_message(tmp_path):
+    done = stranger("extract", "sim09", data=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("Error:") == 1 and "Traceback" not in done.stderr
+    assert "'sim09': a simulated one is sim01, sim02, sim03" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,334 @@
+"""A Fit: made once, read after, keyed by all that determined it; it finds what there is to find."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+
+from analysis import fit, metrics
+from analysis.features import Tokens
+from analysis.files import InputError
+from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
+from analysis.model import FactorTopy, ModelConfig
+from analysis.subject import Subject, split_pictures
+from analysis.trainer import Recipe, predict
+
+WIDTHS = [4, 3]
+CONFIG = ModelConfig(channels=8, hidden=16, frequencies=4)
+QUICK = Recipe(batch=8, steps_per_epoch=5, max_steps=20, decay_steps=10, checkpoints=2)
+N_PICTURES, N_VERTICES = 300, 20
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    """Random tokens; neighbouring local tokens are alike, as a picture's are."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(N_PICTURES, sum(WIDTHS), 3, 3, generator=generator)
+    local = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
+    global_ = torch.randn(N_PICTURES, sum(WIDTHS), generator=generator)
+    save_file({"local": local.half(), "global": global_.half()}, tmp_path / "tokens.safetensors")
+    return Tokens(
+        widths=WIDTHS,
+        parts=[safetensors.safe_open(tmp_path / "tokens.safetensors", "pt")],
+        part=np.zeros(N_PICTURES, int),
+        row=np.arange(N_PICTURES),
+        identity="random tokens",
+    )
+
+
+def person(responses: Float[np.ndarray, "trial vertex"], repeats: int = 3) -> Subject:
+    """A subject who saw each picture some times, the last 50 pictures being the shared ones."""
+    rng = np.random.default_rng(1)
+    n_vertices = responses.shape[1]
+    shown = rng.permutation(np.repeat(np.arange(N_PICTURES), repeats))
+    return Subject(
+        name="sim-toy",
+        n_surface=n_vertices,
+        vertices=np.arange(n_vertices),
+        coordinates=(rng.random((n_vertices, 3)) * 80).astype(np.float32),
+        rois={},
+        ncsnr=np.ones(n_vertices, np.float32),
+        responses=responses[shown] if len(responses) == N_PICTURES else responses,
+        trial_picture=shown,
+        trial_session=np.zeros(len(shown), int),
+        picture_ids=np.arange(N_PICTURES),
+        shared=np.arange(N_PICTURES) >= 250,
+        stimuli=Path("absent"),
+        dropped=0,
+        identity="a toy",
+    )
+
+
+def noise(seed: int = 2) -> Float[np.ndarray, "trial vertex"]:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(3 * N_PICTURES, N_VERTICES)).astype(np.float32)
+
+
+@pytest.fixture
+def toy() -> Subject:
+    return person(noise())
+
+
+def made(subject: Subject, tokens: Tokens, recipe: Recipe = QUICK, **options) -> Fit:
+    return fit_model(subject, "toy", tokens, CONFIG, recipe, **options)
+
+
+def test_parts_of_the_split_hold_each_trial_once_and_share_no_picture(subject: Subject) -> None:
+    split = split_pictures(subject, 3)
+    parts = [part_of(subject, split, name) for name in ("train", "validation", "test")]
+    pictures = [set(p.pictures[p.trial_picture].tolist()) for p in parts]
+    assert sum(len(p) for p in pictures) == len(set.union(*pictures))
+    assert sum(len(p.responses) for p in parts) == len(subject.responses)
+    for part in parts:
+        for trial in range(0, len(part.responses), 7):
+            picture = part.pictures[part.trial_picture[trial]]
+            own = subject.responses[subject.trial_picture == picture]
+            assert (own == part.responses[trial]).all(1).any()
+
+
+def test_a_simulated_subject_is_fitted_once_and_then_read(
+    subject: Subject, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from analysis.study import get_tokens
+
+    monkeypatch.setenv("BRAINMAPS_DATA", str(data_folder))
+    real = get_tokens(subject, "clip-mini")
+    recipe = dataclasses.replace(QUICK, batch=4)
+    written: list[str] = []
+    write, save = fit.write_json, fit.save_file
+    monkeypatch.setattr(fit, "write_json", lambda *a: (written.append("fit.json"), write(*a)))
+    monkeypatch.setattr(fit, "save_file", lambda *a: (written.append("weights"), save(*a)))
+    config = dataclasses.replace(CONFIG, bottleneck="separate")
+    first = fit_model(subject, "clip-mini", real, config, recipe)
+    assert written == ["weights", "fit.json"]
+    assert sorted(p.name for p in first.folder.iterdir()) == ["fit.json", "model.safetensors"]
+
+    def fail(*_) -> dict:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(fit, "train", fail)
+    second = fit_model(subject, "clip-mini", real, config, recipe)
+    assert second.record == first.record and second.folder == first.folder
+    predicted = first.predicted("test")
+    assert predicted.shape == (len(first.split.test), len(subject.vertices))
+    assert np.array_equal(predicted, second.predicted("test"))
+    for a, b in zip(first.selectors(), second.selectors(), strict=True):
+        assert torch.equal(a, b) and not a.requires_grad
+    scores = second.scores("validation")
+    trials = part_of(subject, second.split, "validation")
+    expected = metrics.r2(second.predicted("validation")[trials.trial_picture], trials.responses)
+    np.testing.assert_allclose(scores.r2, expected, rtol=1e-4, atol=1e-5)
+    assert second.record["result"]["validation_r2"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert (scores.part, scores.n_pictures) == ("validation", len(second.split.validation))
+    np.testing.assert_allclose(scores.ceiling, subject.ncsnr**2 / (subject.ncsnr**2 + 1), rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(toy: Subject, tokens: Tokens, tmp_path: Path) -> None:
+    first = made(toy, tokens).folder
+    first.rename(tmp_path / "first")
+    second = made(toy, tokens).folder
+    assert second == first
+    weights = [p / "model.safetensors" for p in (tmp_path / "first", second)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    other = made(toy, tokens, dataclasses.replace(QUICK, seed=1))
+    assert other.folder != first
+    assert not torch.equal(other.model.weight, load_file(weights[0])["weight"])
+
+
+def test_the_record_says_what_was_made_by_what(toy: Subject, tokens: Tokens) -> None:
+    record = json.loads((made(toy, tokens, split_seed=4).folder / "fit.json").read_text())
+    assert (record["subject"], record["backbone"]) == ("sim-toy", "toy")
+    assert record["key"]["recipe"]["steps_per_epoch"] == 5
+    assert record["key"]["model"]["channels"] == 8
+    assert record["key"]["split_seed"] == 4
+    assert record["result"]["steps"] == 20
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert record["seconds"] > 0
+
+
+def test_the_key_changes_with_all_that_determines_a_fit(toy: Subject, tokens: Tokens) -> None:
+    def folder(
+        who: Subject = toy,
+        what: Tokens = tokens,
+        config: ModelConfig = CONFIG,
+        recipe: Recipe = QUICK,
+        split_seed: int = 0,
+    ) -> Path:
+        return fit_folder("sim-toy", "toy", fit_key(who, what, config, recipe, split_seed))
+
+    replace = dataclasses.replace
+    others = [
+        folder(who=replace(toy, identity="another")),
+        folder(what=replace(tokens, identity="others")),
+        folder(split_seed=1),
+        *(folder(recipe=replace(QUICK, **{f.name: v})) for f, v in changed(QUICK)),
+        *(folder(config=replace(CONFIG, **{f.name: v})) for f, v in changed(CONFIG)),
+    ]
+    assert folder() == folder()
+    assert len({folder(), *others}) == 1 + len(others)
+
+
+def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, object]]:
+    """Each field of a configuration with a value that is not its own but allowed."""
+    words = {"bottleneck": "separate", "padding": "border", "max_steps": 25, "steps_per_epoch": 10}
+    out = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        other = (0.8, 0.99) if isinstance(value, tuple) else words.get(field.name)
+        out.append((field, other if other is not None else value + 1))
+    return out
+
+
+def test_the_key_changes_with_the_code_but_not_with_its_comments(
+    toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = fit_key(toy, tokens, CONFIG, QUICK, 0)
+    monkeypatch.setattr(fit, "CODE", fit.CODE[1:])
+    assert fit_key(toy, tokens, CONFIG, QUICK, 0)["code"] != key["code"]
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_bits(
+    toy: Subject, tokens: Tokens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    whole = made(toy, tokens)
+    whole.folder.rename(tmp_path / "whole")
+    for name in ("save_file", "write_json"):  # when trained, and when the weights are written
+        with monkeypatch.context() as patch:
+            patch.setattr(fit, name, interrupt)
+            with pytest.raises(Interrupted):
+                made(toy, tokens)
+        assert not (whole.folder / "fit.json").exists()
+        assert (whole.folder / "training/last.ckpt").exists()
+    resumed = made(toy, tokens)
+    assert resumed.record["result"] == whole.record["result"]
+    weights = [p / "model.safetensors" for p in (tmp_path / "whole", resumed.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_two_that_ask_at_once_train_once(toy: Subject, tokens: Tokens, tmp_path: Path) -> None:
+    script = f"""
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("test_fit", {__file__!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+import numpy as np, safetensors
+parts = [safetensors.safe_open({str(tmp_path / "tokens.safetensors")!r}, "pt")]
+tokens = module.Tokens(module.WIDTHS, parts, np.zeros(300, int), np.arange(300), "random tokens")
+children = []
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        train = module.fit.train
+        def counted(*arguments):
+            open({str(tmp_path / "trained")!r}, "a").write("once\\n")
+            return train(*arguments)
+        module.fit.train = counted
+        module.made(module.person(module.noise()), tokens)
+        os._exit(0)
+    children.append(child)
+sys.exit(max(os.waitpid(child, 0)[1] for child in children))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "trained").read_text() == "once\n"
+
+
+def flip(raw: bytes, at: int) -> bytes:
+    return raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda raw: b"", lambda raw: raw[:-5], lambda raw: raw[:100], lambda raw: flip(raw, -9)],
+    ids=["empty", "truncated", "header alone", "a bit"],
+)
+def test_damaged_weights_are_named(
+    toy: Subject, tokens: Tokens, damage: Callable[[bytes], bytes]
+) -> None:
+    path = made(toy, tokens).folder / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=rf"{path}: damaged.*Delete its folder"):
+        made(toy, tokens)
+
+
+def test_absent_or_another_models_weights_are_named(toy: Subject, tokens: Tokens) -> None:
+    path = made(toy, tokens).folder / "model.safetensors"
+    path.unlink()
+    with pytest.raises(InputError, match=f"{path}: not found; expected the weights of a fit"):
+        made(toy, tokens)
+    save_file({"other": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=f"{path}: damaged, or of another model"):
+        made(toy, tokens)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "{}", '{"key": {"subject": "another"}}'])
+def test_a_damaged_record_is_named(toy: Subject, tokens: Tokens, text: str) -> None:
+    path = made(toy, tokens).folder / "fit.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"{path}: .*Delete its folder"):
+        made(toy, tokens)
+
+
+def test_too_small_a_disk_is_refused_before_training(
+    toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
+    monkeypatch.setattr(fit, "train", None)
+    with pytest.raises(InputError, match="the fit of sim-toy to toy needs"):
+        made(toy, tokens)
+
+
+LONGER = Recipe(
+    learning_rate=1e-2, batch=16, steps_per_epoch=100, max_steps=500, decay_steps=100, checkpoints=3
+)
+
+
+def test_noiseless_responses_of_its_own_family_are_learnt(tokens: Tokens) -> None:
+    torch.manual_seed(5)
+    anywhere = person(np.zeros((N_PICTURES, N_VERTICES), np.float32)).coordinates
+    teacher = FactorTopy(CONFIG, WIDTHS, torch.from_numpy(anywhere))
+    with torch.no_grad():
+        for network in (teacher.space, teacher.layer, teacher.scale):
+            network[-1].weight.normal_()
+        teacher.weight.normal_()
+    responses = predict(teacher, tokens, np.arange(N_PICTURES))
+    responses = (responses - responses.mean(0)) / responses.std(0)
+    learnt = made(person(responses), tokens, LONGER)
+    scores = learnt.scores("test")
+    assert scores.r2.mean() > 0.95 and np.median(scores.r2) > 0.98
+    assert scores.n_pictures == 50
+    distance = (learnt.selectors().space - teacher.selectors().space).norm(dim=1)
+    local = teacher.selectors().scale[:, 0] < 0.5
+    assert distance[local].median() < 0.1  # of a picture that is 2 wide
+    assert learnt.scores("test", average=True).r2.mean() > 0.95
+
+
+def test_pure_noise_gives_no_score(tokens: Tokens) -> None:
+    fitted = made(person(noise(seed=6)), tokens, dataclasses.replace(LONGER, max_steps=300))
+    assert abs(fitted.scores("test").r2.mean()) < 0.06
