@@ -18,7 +18,6 @@ from typing import Literal
 
 import filelock
 import numpy as np
-import safetensors
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
@@ -29,6 +28,7 @@ from analysis.files import (
     InputError,
     code_digest,
     digest,
+    file_digest,
     fits_root,
     read_json,
     require,
@@ -156,6 +156,7 @@ def fit_model(
                     "subject": subject.name,
                     "backbone": backbone,
                     "result": result,
+                    "weights": file_digest(folder / "model.safetensors"),
                     "seconds": round(time.time() - started, 1),
                     "versions": versions(),
                 },
@@ -172,9 +173,8 @@ def _read(
     if not isinstance(record, dict) or digest(record.get("key")) != digest(key):
         raise InputError(f"{folder / 'fit.json'}: of another fit than its folder's name. {MEND}")
     path = require(folder / "model.safetensors", "the weights of a fit", MEND)
-    try:
-        model.load_state_dict(load_file(path))
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: damaged, or of another model ({error}). {MEND}") from error
+    if file_digest(path) != record.get("weights"):
+        raise InputError(f"{path}: damaged, or not the weights that fit.json is of. {MEND}")
+    model.load_state_dict(load_file(path))
     model.eval().requires_grad_(False)
     return Fit(folder, subject, tokens, split, model, record)

@@ -119,8 +119,9 @@ def brain_score(
 ) -> Scores:
     """R² per vertex against single trials, or against means over repeats, resampled over pictures.
 
-    Pictures, not trials, are drawn: the trials of one picture share its signal. Each drawn set is
-    scored about its own mean.
+    Pictures, not trials, are drawn: the trials of one picture share its signal. A drawn set is
+    scored about the mean of all, as the data are: about its own it would vary less, by the share
+    1 / pictures, and the interval would lie too low.
     """
     n_pictures, n_vertices = predicted.shape
     if average:
@@ -138,9 +139,8 @@ def brain_score(
         some = slice(start, start + 4096)
         y = responses[:, some].astype(np.float64)
         rest = draws @ (member @ np.square(y - predicted[trial_picture, some]))
-        y -= y[0]  # exactly 0 where constant, and no digits are lost to a high level
-        mean = (draws @ (member @ y)) / (draws @ member.sum(1))[:, None]
-        total = draws @ (member @ np.square(y)) - mean**2 * (draws @ member.sum(1))[:, None]
+        y -= y[0]  # exactly 0 where constant, before a mean is rounded
+        total = draws @ (member @ np.square(y - y.mean(0)))
         scored[:, some] = 1 - rest / np.where(total > 0, total, np.nan)
     return Scores(
         r2=scored[0],

@@ -1,11 +1,13 @@
 """The token cache: pooling by its definition, nothing made twice, nothing lost or mixed up."""
 
 import hashlib
+import inspect
 import json
 import math
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -336,9 +338,6 @@ assert [os.waitpid(child, 0)[1] for child in both] == [0, 0]
 @pytest.fixture(scope="module")
 def left_by_writers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of caches as they were left by writers that were killed, and by two at once."""
-    import inspect
-    import textwrap
-
     root = tmp_path_factory.mktemp("writers")
     toy = "from torch import nn\nWIDTHS = [3, 2]\n" + textwrap.dedent(inspect.getsource(Toy))
     toy = toy.replace('UInt8[Tensor, "n h w 3"]', "object")

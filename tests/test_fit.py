@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
 from analysis.model import FactorTopy, ModelConfig
+from analysis.study import get_tokens
 from analysis.subject import Subject, split_pictures
 from analysis.trainer import Recipe, predict
 
@@ -104,8 +106,6 @@ def test_parts_of_the_split_hold_each_trial_once_and_share_no_picture(subject: S
 def test_a_simulated_subject_is_fitted_once_and_then_read(
     subject: Subject, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from analysis.study import get_tokens
-
     monkeypatch.setenv("BRAINMAPS_DATA", str(data_folder))
     real = get_tokens(subject, "clip-mini")
     recipe = dataclasses.replace(QUICK, batch=4)
@@ -194,7 +194,7 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
     return out
 
 
-def test_the_key_changes_with_the_code_but_not_with_its_comments(
+def test_the_key_changes_with_the_code(
     toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = fit_key(toy, tokens, CONFIG, QUICK, 0)
@@ -281,7 +281,9 @@ def test_absent_or_another_models_weights_are_named(toy: Subject, tokens: Tokens
     with pytest.raises(InputError, match=f"{path}: not found; expected the weights of a fit"):
         made(toy, tokens)
     save_file({"other": torch.zeros(1)}, path)
-    with pytest.raises(InputError, match=f"{path}: damaged, or of another model"):
+    with pytest.raises(
+        InputError, match=f"{path}: damaged, or not the weights that fit.json is of"
+    ):
         made(toy, tokens)
 
 
@@ -296,8 +298,6 @@ def test_a_damaged_record_is_named(toy: Subject, tokens: Tokens, text: str) -> N
 def test_too_small_a_disk_is_refused_before_training(
     toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     monkeypatch.setattr(fit, "train", None)
     with pytest.raises(InputError, match="the fit of sim-toy to toy needs"):

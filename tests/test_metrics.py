@@ -105,7 +105,9 @@ def test_the_bootstrap_is_a_loop_that_repeats_the_trials_of_drawn_pictures() -> 
     for count, resampled in zip(counts, scores.resampled, strict=True):
         drawn = [p for p in range(7) for _ in range(count[p])]
         trials = [t for p in drawn for t in range(len(y)) if shown[t] == p]
-        np.testing.assert_allclose(resampled, r2(signal[shown[trials]], y[trials]), rtol=1e-9)
+        rest = sum((y[t] - signal[shown[t]]) ** 2 for t in trials)
+        total = sum((y[t] - y.mean(0)) ** 2 for t in trials)  # about the mean of all trials
+        np.testing.assert_allclose(resampled, 1 - rest / total, rtol=1e-9)
     np.testing.assert_allclose(scores.r2, r2(signal[shown], y), rtol=1e-12)
 
 
@@ -140,6 +142,8 @@ def test_the_interval_covers_the_planted_r2_about_as_often_as_it_says() -> None:
     low, high = np.quantile(scores.resampled, [0.025, 0.975], axis=0)
     covered = np.mean((low <= truth) & (truth <= high))
     assert 0.88 <= covered <= 0.985  # percentile intervals of 100 pictures are a little narrow
+    shift = scores.resampled.mean() - scores.r2.mean()
+    assert abs(shift) < 0.002  # about its own mean each draw would lie (1 - R²) / 100 lower
     one = scores.over(np.arange(tries) == 0)
     assert (one.low, one.high) == pytest.approx((low[0], high[0]))
     assert one.low < one.value < one.high

@@ -258,7 +258,7 @@ def test_a_run_interrupted_when_it_had_removed_a_checkpoint_goes_on_to_the_same_
 ) -> None:
     # Weights shrink, so that each epoch is better than all before by this score.
     monkeypatch.setattr(
-        trainer, "validation_score", lambda model, *_: -float(model.weight.square().sum())
+        trainer, "validation_score", lambda model, *_: -model.weight.square().sum().item()
     )
     recipe = dataclasses.replace(TOY, weight_decay=10.0)
     expected, record = fit_toy(tmp_path / "whole", recipe)
