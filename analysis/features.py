@@ -147,9 +147,7 @@ def extract(
         InputError: if the disk is too small, a part is damaged, or tokens are not finite.
     """
     folder = cache_folder(backbone)
-    known = _known(folder)
-    missing = [i for i, d in enumerate(digests) if d not in known]
-    if missing:
+    if missing := absent(folder, digests):
         device = next(backbone.parameters()).device
         row_bytes = 2 * sum(backbone.widths) * (GRID * GRID + 1)
         require_space(folder, len(missing) * row_bytes, f"the token cache of {backbone.name}")
@@ -173,6 +171,12 @@ def extract(
                     )
                 _write_part(folder, [digests[i] for i in rows], local, global_, header)
     return read_tokens(folder, digests)
+
+
+def absent(folder: Path, digests: list[str]) -> list[int]:
+    """Which of the pictures are not in a cache."""
+    known = _known(folder)
+    return [i for i, d in enumerate(digests) if d not in known]
 
 
 def _known(folder: Path) -> dict[str, tuple[str, int]]:

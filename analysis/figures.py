@@ -34,6 +34,7 @@ THEMES = {  # the book theme's own colours of text
         for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     },
 }
+SCREEN_DPI = 100  # at which an inch of a figure is drawn on the page
 # What shows visual cortex: from behind, from outside, from inside, from below.
 VIEWS = ("posterior", "lateral", "medial", "ventral")
 
@@ -58,8 +59,11 @@ def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 150) -> Pair:
             figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
             plt.close(figure)
         data = base64.b64encode(buffer.getvalue()).decode()
-        source = f"data:image/png;base64,{data}"
-        tags.append(f'<img class="{name}" alt="{escape(alt, quote=True)}" src="{source}">')
+        width = round(int.from_bytes(buffer.getvalue()[16:20]) / dpi * SCREEN_DPI)  # PNG header
+        tags.append(
+            f'<img class="{name}" alt="{escape(alt, quote=True)}" width="{width}"'
+            f' src="data:image/png;base64,{data}">'
+        )
     return Pair("\n".join(tags))
 
 
@@ -83,9 +87,7 @@ def on_mesh(
 
 def posterior_half(
     hemi: Hemi,
-) -> tuple[
-    tuple[Float[np.ndarray, "kept 3"], Int[np.ndarray, "face 3"]], Int[np.ndarray, " kept"]
-]:
+) -> tuple[tuple[Float[np.ndarray, "kept 3"], Int[np.ndarray, "face 3"]], Int[np.ndarray, " kept"]]:
     """The inflated mesh behind its middle, which holds visual cortex, and its vertices' indices."""
     points, faces = surface.inflated(hemi, surface.FSAVERAGE5)
     faces = faces[(points[faces, 1] < 0).all(1)]

@@ -64,6 +64,15 @@ def key_finding(fit: Fit, scores: Scores, averaged: Scores, table: pd.DataFrame)
     )
 
 
+def plain_table(table: pd.DataFrame) -> Styler:
+    """A table without its index, its numbers to three places."""
+    return (
+        table.style.hide(axis="index")
+        .format(precision=3, na_rep="–", thousands=",")
+        .set_table_attributes('class="dataframe"')  # the theme draws these well
+    )
+
+
 def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
     """The ROI table with a row of the paper's Table 13 beside it.
 
@@ -77,11 +86,7 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
         f"{low:.3f} – {high:.3f}" for low, high in zip(shown["low"], shown["high"], strict=True)
     ]
     columns = ["ROI", "vertices", "R²", "95 % interval", "noise ceiling", "R² / ceiling"]
-    return (
-        shown[[*columns, f"paper: {row}"]]
-        .style.hide(axis="index")
-        .format(precision=3, na_rep="–", thousands=",")
-    )
+    return plain_table(shown[[*columns, f"paper: {row}"]])
 
 
 def settings_table(settings: Any) -> Styler:
@@ -94,7 +99,7 @@ def settings_table(settings: Any) -> Styler:
         value = getattr(settings, field.name)
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         rows.append({"Setting": field.name, "Value": shown, "Meaning": line[2] or above})
-    return pd.DataFrame(rows).style.hide(axis="index")
+    return plain_table(pd.DataFrame(rows))
 
 
 def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:

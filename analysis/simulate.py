@@ -49,8 +49,8 @@ class Size:
     """How much is simulated."""
 
     n_surface: int  # vertices per hemisphere
-    sessions: int
-    trials_per_session: int
+    sessions: int  # of each subject
+    trials_per_session: int  # each shows one picture
     shared: int  # pictures that all subjects see, each three times
     picture: int  # pixels
     runs: int = 12  # per session
@@ -72,8 +72,8 @@ SIZES = {
 class Noise:
     """What lies over the signal; figures are NSD's (its manual and published arrays)."""
 
-    # ncsnr of NSD's subj01 over nsdgeneral: share of vertices below, and value
-    shares: tuple[float, ...] = (0, 0.05, 0.25, 0.50, 0.75, 0.95, 1)
+    shares: tuple[float, ...] = (0, 0.05, 0.25, 0.50, 0.75, 0.95, 1)  # of vertices below
+    # signal sd over noise sd of a trial at those shares: NSD's subj01 over nsdgeneral
     ncsnr: tuple[float, ...] = (0.0, 0.16, 0.33, 0.46, 0.60, 0.83, 1.2)
     quality: tuple[float, float, float] = (1.0, 1.0, 0.6)  # of the three subjects; times ncsnr
     ncsnr_length: float = 25.0  # mm over which ncsnr changes

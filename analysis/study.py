@@ -6,14 +6,21 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 import dataclasses
 
 from analysis.backbones import card_of, load_backbone
-from analysis.features import Tokens, extract, picture_digests
+from analysis.features import Tokens, absent, cache_folder, extract, picture_digests
 from analysis.files import InputError, NSDTree, data_root
-from analysis.fit import Fit, fit_model
+from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
-from analysis.simulate import parse_name, simulate, simulated_tree
+from analysis.simulate import is_complete, parse_name, simulate, simulated_tree
 from analysis.subject import SESSIONS, Space, Subject, load_subject
-from analysis.trainer import RECIPES
+from analysis.trainer import Recipe
 
+# short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
+# check: a few, to see that all works before a long run.
+RECIPES = {
+    "paper": Recipe(),
+    "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
+    "short": Recipe(steps_per_epoch=250, max_steps=7500, decay_steps=1500, patience=8),
+}
 PICTURES_AT_ONCE = 500  # hashed at a time
 
 
@@ -30,8 +37,9 @@ def get_subject(name: str, space: Space = "inflated") -> Subject:
             f"subject {name!r}: expected {', '.join(SESSIONS)} of NSD, or a simulated one: sim01,"
             " sim02 or sim03, with -tiny or -full for another size."
         )
-    if simulate(name):
-        print(f"{name}: simulated, as it was not there.")
+    if not is_complete(name):
+        print(f"{name}: not there, or of older code; simulated now.")
+        simulate(name)
     inside, size = parse_name(name)
     subject = load_subject(inside, simulated_tree(size), space=space)
     return dataclasses.replace(subject, name=name)
@@ -44,8 +52,12 @@ def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> T
         picture_digests(subject.pictures(some))
         for some in (slice(r, r + PICTURES_AT_ONCE) for r in rows)
     ]
-    network = load_backbone(backbone, weights)
-    return extract(network, subject.pictures, [d for some in known for d in some])
+    network, digests = load_backbone(backbone, weights), [d for some in known for d in some]
+    if missing := len(absent(cache_folder(network), digests)):
+        print(
+            f"{backbone}: tokens of {missing:,} pictures of {subject.name} are not there; made now."
+        )
+    return extract(network, subject.pictures, digests)
 
 
 def get_fit(
@@ -63,14 +75,12 @@ def get_fit(
         InputError: for an unknown name, or data that can't be used.
     """
     if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe!r}: expected {' or '.join(RECIPES)}.")
+        raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     card_of(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject)
-    return fit_model(
-        person,
-        backbone,
-        get_tokens(person, backbone, weights),
-        config or ModelConfig(),
-        dataclasses.replace(RECIPES[recipe], seed=seed),
-        split_seed,
-    )
+    tokens = get_tokens(person, backbone, weights)
+    model, steps = config or ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
+    key = fit_key(person, tokens, model, steps, split_seed)
+    if not (fit_folder(subject, backbone, key) / "fit.json").exists():
+        print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
+    return fit_model(person, backbone, tokens, model, steps, split_seed)

@@ -58,13 +58,6 @@ class Recipe:
             )
 
 
-# A tenth of the paper's steps, in which the small default subject is learnt on two CPU cores.
-RECIPES = {
-    "paper": Recipe(),
-    "short": Recipe(steps_per_epoch=250, max_steps=5000, decay_steps=1500, patience=8),
-}
-
-
 @dataclass(frozen=True)
 class Part:
     """Trials of one part of the split: which pictures, and the responses to them."""

@@ -38,8 +38,8 @@ class Rules:
     field_growth: float = 3.0  # how much larger it is at the end of the hierarchy
     early_channels: int = 4  # directions that early vertices mix
     late_channels: int = 40  # directions that late ones mix
-    early_length: float = 60.0  # mm over which their mixture changes
-    late_length: float = 20.0
+    early_length: float = 60.0  # mm over which the mixture of early ones changes
+    late_length: float = 20.0  # mm, the same for late ones
     category_share: float = 0.8  # weight of the category's direction in its area
     anatomy_turn: float = 3.0  # deg by which a subject's areas are moved
 

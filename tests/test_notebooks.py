@@ -1,13 +1,16 @@
-"""Static checks on the text notebooks, and on how they and their runs reach papermill and the book.
+"""Checks on the text notebooks, and on how they and their runs reach papermill and the book.
 
-That the notebooks run is shown by building the book.
+That they run for the default subject is shown by building the book.
 """
 
 import ast
 import copy
 import importlib.util
+import json
 import re
+import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,56 @@ def test_papermill_reads_a_text_notebook_and_writes_where_no_folder_is(text_note
     assert TextNotebooks.read(str(written)) == text
     assert TextNotebooks.listdir(str(written.parent)) == [str(written)]
     assert TextNotebooks.pretty_path(str(written)) == str(written)
+
+
+@pytest.fixture(scope="module")
+def executed(data_folder, tmp_path_factory) -> dict:
+    """The finding, run for another subject as the README says, on the smallest data."""
+    out = tmp_path_factory.mktemp("run") / "brain_score.ipynb"
+    command = ["papermill", "notebooks/brain_score.md", str(out), "--no-progress-bar"]
+    command += ["-p", "subject", "sim02-tiny", "-p", "recipe", "check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text("utf8"))
+
+
+def markdown_of(notebook: dict) -> str:
+    outputs = [o for c in notebook["cells"] for o in c.get("outputs", [])]
+    return "\n".join("".join(o.get("data", {}).get("text/markdown", "")) for o in outputs)
+
+
+def test_a_run_for_another_subject_says_whose_data_these_are(executed):
+    text = markdown_of(executed)
+    assert "**Simulated data.**" in text and "`sim02-tiny`" in text
+    assert re.search(r"R² = \*\*-?0\.\d{3}\*\* \[-?0\.\d{3}, -?0\.\d{3}\]", text)
+    assert re.search(r"\| x in V1–V3 \| \d+ \| -?[01]\.\d\d \|", text)
+
+
+def test_a_run_for_another_subject_becomes_a_page(executed, stage):
+    page = stage.run_page(executed)
+    headings = [line for c in page["cells"] for line in "".join(c["source"]).splitlines()]
+    assert "# Brain score (sim02-tiny, recipe=check)" in headings
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"subject": "sim09"}, "subject 'sim09'.*sim01, sim02, sim03"),
+        ({"subject": "subj01"}, "nsd: not found; expected the NSD tree of subj01"),
+        ({"backbone": "resnet"}, "backbone 'resnet': expected one of clip-xl"),
+        ({"recipe": "long"}, "recipe 'long': expected"),
+    ],
+)
+def test_a_wrong_parameter_ends_a_notebook_with_our_message(data_folder, parameters, told):
+    papermill = pytest.importorskip("papermill")
+    notebook = jupytext.read(ROOT / "notebooks/brain_score.md")
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(papermill.PapermillExecutionError, match=told) as caught,
+    ):
+        warnings.simplefilter("ignore")  # of the kernel's own, at its start and end
+        papermill.execute_notebook(notebook, None, parameters=parameters, progress_bar=False)
+    assert caught.value.ename in ("InputError", "MissingFile")
 
 
 # runs as pages

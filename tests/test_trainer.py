@@ -23,7 +23,7 @@ from analysis import metrics, trainer
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.model import FactorTopy, ModelConfig, regulariser
-from analysis.trainer import RECIPES, Encoder, Part, Recipe, predict, train, validation_score
+from analysis.trainer import Encoder, Part, Recipe, predict, train, validation_score
 
 WIDTHS = [4, 3]
 TOY = Recipe(batch=8, steps_per_epoch=10, max_steps=60, patience=10, decay_steps=20, checkpoints=3)
@@ -70,7 +70,7 @@ def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> Non
 
 
 def test_the_papers_recipe_is_appendix_e3s() -> None:
-    recipe = RECIPES["paper"]
+    recipe = Recipe()
     assert (recipe.learning_rate, recipe.weight_decay, recipe.betas) == (1e-3, 1e-2, (0.9, 0.999))
     assert (recipe.loss_beta, recipe.regularisation, recipe.decay_steps) == (0.1, 0.1, 6000)
     assert (recipe.batch, recipe.checkpoints) == (8, 10)

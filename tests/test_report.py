@@ -1,0 +1,168 @@
+"""What pages say: the scores' own numbers, tables a reader can parse, figures for both themes."""
+
+import base64
+import dataclasses
+import io
+import re
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def fit(data_folder):
+    from analysis.study import get_fit
+
+    return get_fit("sim01-tiny", "clip-mini", recipe="check")
+
+
+@pytest.fixture(scope="module")
+def scores(fit):
+    return fit.scores("test")
+
+
+def test_a_simulated_subject_is_named_so_and_its_parts_add_up(fit):
+    from analysis.report import provenance
+
+    text = provenance(fit)
+    assert "**Simulated data.**" in text and "evidence" in text
+    train, validation, test = map(
+        int, re.search(r"(\d+) to train on, (\d+) to validate, (\d+) to test", text).groups()
+    )
+    assert train + validation + test == len(fit.subject.picture_ids)
+
+
+def test_the_key_finding_states_the_scores_own_numbers(fit, scores):
+    from analysis import metrics, report
+
+    averaged = fit.scores("test", average=True)
+    table = metrics.roi_table(scores, fit.subject.rois, report.AREA_NAMES)
+    text = report.key_finding(fit, scores, averaged, table)
+    assert f"**{np.mean(scores.r2):.3f}**" in text
+    assert f"mean ceiling {np.mean(scores.ceiling):.3f}" in text
+    assert "simulated" in text and "means of 3 trials" in text
+
+
+def test_the_table_holds_the_published_row_and_refuses_an_unknown_one(fit, scores):
+    from analysis import metrics, report
+    from analysis.files import InputError
+
+    table = metrics.roi_table(scores, fit.subject.rois, report.AREA_NAMES)
+    shown = report.table_beside_published(table, "CLIP (subject #2)")
+    assert shown.data.set_index("ROI")["paper: CLIP (subject #2)"]["V1"] == 0.247
+    assert "<th" in shown.to_html() and "level0_row0" not in shown.to_html().split("<tbody>")[0]
+    with pytest.raises(InputError, match=r"published='CLIP': expected one of CLIP \(subject #1\)"):
+        report.table_beside_published(table, "CLIP")
+
+
+def test_every_setting_of_the_simulation_is_explained():
+    from analysis import simulate
+    from analysis.report import settings_table
+
+    for settings in (simulate.SIZES["fs5"], simulate.RULES, simulate.NOISE):
+        table = settings_table(settings).data
+        assert list(table["Setting"]) == [f.name for f in dataclasses.fields(settings)]
+        assert table["Meaning"].str.len().min() > 5
+
+
+def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
+    from analysis import report
+
+    pairs = report.truth_pairs(fit)
+    assert [name for name, *_ in pairs] == ["layer", "scale", "x in V1–V3", "y in V1–V3"]
+    assert "| layer |" in report.truth_text(fit, pairs, scores)
+    person = dataclasses.replace(fit, subject=dataclasses.replace(fit.subject, name="subj01"))
+    assert report.truth_pairs(person) == []
+    assert "is a person" in report.truth_text(person, [], scores)
+
+
+def test_depth_and_confidence_are_those_of_the_selectors(fit):
+    from analysis.report import choices
+
+    found, layer = choices(fit), fit.selectors().layer.numpy()
+    np.testing.assert_allclose(found["depth"], layer @ np.linspace(0, 1, 8), atol=1e-6)
+    entropy = -(layer * np.log(layer)).sum(1) / np.log(8)
+    np.testing.assert_allclose(found["confidence"], 1 - entropy, atol=1e-5)
+
+
+# figures
+
+
+def images(pair) -> list[Image.Image]:
+    data = re.findall(r'src="data:image/png;base64,([^"]+)"', pair._repr_html_())
+    return [Image.open(io.BytesIO(base64.b64decode(d))).convert("RGBA") for d in data]
+
+
+def test_a_figure_comes_for_a_light_and_a_dark_page_with_its_words():
+    from analysis.figures import light_dark
+
+    def draw():
+        figure, axis = plt.subplots(figsize=(2, 1))
+        axis.set_xlabel("words")
+        return figure
+
+    pair = light_dark(draw, 'a "quoted" plot')
+    html = pair._repr_html_()
+    assert html.count('alt="a &quot;quoted&quot; plot"') == 2
+    assert html.index("only-light") < html.index("only-dark")
+    light, dark = (np.asarray(image) for image in images(pair))
+    opaque = [image[image[..., 3] > 250][:, :3].mean() for image in (light, dark)]
+    assert opaque[0] < 100 < opaque[1]  # dark ink on a light page, light ink on a dark one
+    assert (light[..., 3] == 0).mean() > 0.3  # the page shows through
+    assert plt.get_fignums() == []
+
+
+def test_a_map_is_cut_to_fsaverage5_or_taken_from_the_nearest_vertex(subject):
+    from analysis import surface
+    from analysis.figures import on_mesh
+
+    large = dataclasses.replace(subject, n_surface=40962, vertices=np.array([3, 20000, 40962 + 5]))
+    shown = on_mesh(large, np.array([1.0, 2.0, 3.0]), "lh")
+    assert shown.shape == (10242,) and shown[3] == 1 and np.isnan(shown[[5, 0]]).all()
+    assert on_mesh(large, np.array([1.0, 2.0, 3.0]), "rh")[5] == 3
+
+    values = np.arange(len(subject.vertices), dtype=float)
+    shown = on_mesh(subject, values, "rh")
+    right = subject.vertices >= subject.n_surface
+    at = subject.vertices[right] - subject.n_surface
+    np.testing.assert_array_equal(shown[at], values[right])  # the small mesh's own vertices
+    points = surface.sphere("rh", 10242)[0]
+    distance = np.linalg.norm(points[5000] - points[:642], axis=1)
+    expected = values[right][at == distance.argmin()]
+    assert shown[5000] == expected if len(expected) else np.isnan(shown[5000])
+
+
+def test_the_drawn_half_holds_all_of_visual_cortex():
+    from analysis.anatomy import visual_vertices
+    from analysis.figures import posterior_half
+
+    for hemi in ("lh", "rh"):
+        (points, faces), back = posterior_half(hemi)
+        assert faces.max() == len(points) - 1 == len(back) - 1
+        assert np.isin(visual_vertices(hemi, 10242), back).all()
+
+
+def test_the_cortex_is_drawn_with_every_view_and_its_scale(subject):
+    from analysis.figures import VIEWS, cortex
+
+    figure = cortex(subject, subject.ncsnr, "ncsnr", limits=(0.0, 1.0))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert [t for t in titles if t] == list(VIEWS)
+    assert figure.axes[-1].get_ylabel() == "ncsnr" and figure.axes[-1].get_ylim() == (0, 1)
+    plt.close(figure)
+
+
+def test_bars_reach_the_scores():
+    from analysis.figures import roi_bars
+
+    table = pd.DataFrame(
+        {"ROI": ["V1"], "R²": [0.2], "low": [0.15], "high": [0.3], "noise ceiling": [0.4]}
+    )
+    figure = roi_bars(table)
+    assert sorted(patch.get_height() for patch in figure.axes[0].patches) == [0.2, 0.4]
+    (bar,) = figure.axes[0].collections[0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [0.15, 0.3])
+    plt.close(figure)
