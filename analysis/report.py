@@ -20,6 +20,7 @@ from analysis.simulate import TEACHER, load_truth
 from analysis.subject import AREAS
 
 AREA_NAMES = tuple(AREAS)
+DASH = "\u2060–\u2060"  # of a range, where a line is not broken
 
 
 def _percent(x: float) -> str:
@@ -83,7 +84,7 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
         raise InputError(f"published={row!r}: expected one of {', '.join(TABLE_13.index)}.")
     shown = table.assign(**{f"paper: {row}": table["ROI"].map(TABLE_13.loc[row])})
     shown["95 % interval"] = [
-        f"{low:.3f} – {high:.3f}" for low, high in zip(shown["low"], shown["high"], strict=True)
+        f"{low:.3f}{DASH}{high:.3f}" for low, high in zip(shown["low"], shown["high"], strict=True)
     ]
     columns = ["ROI", "vertices", "R²", "95 % interval", "noise ceiling", "R² / ceiling"]
     return plain_table(shown[[*columns, f"paper: {row}"]])

@@ -131,7 +131,14 @@ def test_papermill_reads_a_text_notebook_and_writes_where_no_folder_is(text_note
 def executed(data_folder, tmp_path_factory) -> dict:
     """The finding, run for another subject as the README says, on the smallest data."""
     out = tmp_path_factory.mktemp("run") / "brain_score.ipynb"
-    command = ["papermill", "notebooks/brain_score.md", str(out), "--no-progress-bar"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "notebooks/brain_score.md",
+        str(out),
+        "--no-progress-bar",
+    ]
     command += ["-p", "subject", "sim02-tiny", "-p", "recipe", "check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
