@@ -5,6 +5,8 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 
 import dataclasses
 
+import torch
+
 from analysis.backbones import card_of, load_backbone
 from analysis.features import Tokens, absent, cache_folder, extract, picture_digests
 from analysis.files import InputError, NSDTree, data_root
@@ -52,12 +54,14 @@ def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> T
         picture_digests(subject.pictures(some))
         for some in (slice(r, r + PICTURES_AT_ONCE) for r in rows)
     ]
-    network, digests = load_backbone(backbone, weights), [d for some in known for d in some]
+    digests = [d for some in known for d in some]
+    network = load_backbone(backbone, weights)
     if missing := len(absent(cache_folder(network), digests)):
         print(
             f"{backbone}: tokens of {missing:,} pictures of {subject.name} are not there; made now."
         )
-    return extract(network, subject.pictures, digests)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return extract(network.to(device), subject.pictures, digests)
 
 
 def get_fit(

@@ -70,7 +70,7 @@ BAD = {
     "unknown person": (["extract", "subj09"], "subject 'subj09': expected subj01, .*simulated"),
     "no tree": (["extract", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
     "fit of no tree": (["fit", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
-    "unknown recipe": (["fit", "sim01-tiny", "--recipe", "long"], "recipe 'long': expected paper"),
+    "unknown recipe": (["fit", "sim01-tiny", "--recipe", "long"], "recipe 'long': expected one of"),
     "seed of text": (["fit", "sim01-tiny", "--seed", "x"], "'x' is not a valid integer"),
 }
 
