@@ -46,14 +46,14 @@ def fits_root() -> Path:
     return data_root() / "fits"
 
 
-def require(path: Path, what: str, todo: str) -> Path:
+def require(path: Path, what: str, mend: str) -> Path:
     """The path itself, if it is there.
 
     Raises:
         MissingFile: naming the path, what it should hold and what to do.
     """
     if not path.exists():
-        raise MissingFile(f"{path}: not found; expected {what}. {todo}")
+        raise MissingFile(f"{path}: not found; expected {what}. {mend}")
     return path
 
 
@@ -109,17 +109,17 @@ def write_json(path: Path, value: Any) -> None:
         scratch.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", "utf8")
 
 
-def read_json(path: Path, what: str, todo: str) -> Any:
+def read_json(path: Path, what: str, mend: str) -> Any:
     """What a JSON file holds.
 
     Raises:
         InputError: if it is not there or not JSON.
     """
-    require(path, what, todo)
+    require(path, what, mend)
     try:
         return json.loads(path.read_text("utf8"))
     except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); expected {what}. {todo}") from error
+        raise InputError(f"{path}: not JSON ({error}); expected {what}. {mend}") from error
 
 
 def digest(value: Any) -> str:
