@@ -1,6 +1,6 @@
 """A Fit: a trained model in a folder keyed by all that determined it, computed once.
 
-    fit = fit_model(subject, backbone_name, tokens, ModelConfig(), Recipe(), split_seed=0)
+    fit = fit_model(subject, backbone_name, tokens, ModelConfig(), Recipe(), split)
     fit.scores("test")
 
 The folder appears under its name with `fit.json` written last, so a folder with that file is whole.
@@ -37,7 +37,7 @@ from analysis.files import (
     write_json,
 )
 from analysis.model import FactorTopy, ModelConfig, Selectors
-from analysis.subject import Split, Subject, split_pictures, trials_of
+from analysis.subject import Split, Subject, trials_of
 from analysis.trainer import Part, Recipe, predict, train
 
 MEND = "Delete its folder: the fit is made again when asked for."
@@ -96,7 +96,7 @@ class Fit:
 
 
 def fit_key(
-    subject: Subject, tokens: Tokens, config: ModelConfig, recipe: Recipe, split_seed: int
+    subject: Subject, tokens: Tokens, config: ModelConfig, recipe: Recipe, split: Split
 ) -> dict:
     """All that determines a fit."""
     return {
@@ -104,7 +104,7 @@ def fit_key(
         "tokens": tokens.identity,
         "model": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(recipe),
-        "split_seed": split_seed,
+        "split": digest({name: rows.tolist() for name, rows in vars(split).items()}),
         "code": code_digest(CODE),
     }
 
@@ -120,18 +120,18 @@ def fit_model(
     tokens: Tokens,
     config: ModelConfig,
     recipe: Recipe,
-    split_seed: int = 0,
+    split: Split,
 ) -> Fit:
     """The fit with this key: read if it is there, else trained, resumed if one was under way.
 
     Raises:
         InputError: for data that can't be trained on, a damaged fit, or too small a disk.
     """
-    split = split_pictures(subject, split_seed)
-    key = fit_key(subject, tokens, config, recipe, split_seed)
+    key = fit_key(subject, tokens, config, recipe, split)
     folder = fit_folder(subject.name, backbone, key)
-    torch.manual_seed(recipe.seed)
-    model = FactorTopy(config, tokens.widths, torch.from_numpy(subject.coordinates))
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        model = FactorTopy(config, tokens.widths, torch.from_numpy(subject.coordinates))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / "fit.json").exists():

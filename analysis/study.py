@@ -13,7 +13,7 @@ from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
 from analysis.simulate import is_complete, parse_name, simulate, simulated_tree
-from analysis.subject import SESSIONS, Space, Subject, load_subject
+from analysis.subject import SESSIONS, Space, Subject, load_subject, split_pictures
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
@@ -84,7 +84,8 @@ def get_fit(
     person = get_subject(subject)
     tokens = get_tokens(person, backbone, weights)
     model, steps = config or ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
-    key = fit_key(person, tokens, model, steps, split_seed)
+    split = split_pictures(person, split_seed)
+    key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
-    return fit_model(person, backbone, tokens, model, steps, split_seed)
+    return fit_model(person, backbone, tokens, model, steps, split)

@@ -22,7 +22,7 @@ from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
 from analysis.model import FactorTopy, ModelConfig
 from analysis.study import get_tokens
-from analysis.subject import Subject, split_pictures
+from analysis.subject import Split, Subject, split_pictures
 from analysis.trainer import Recipe, predict
 
 WIDTHS = [4, 3]
@@ -86,8 +86,9 @@ def toy() -> Subject:
     return person(noise())
 
 
-def made(subject: Subject, tokens: Tokens, recipe: Recipe = QUICK, **options) -> Fit:
-    return fit_model(subject, "toy", tokens, CONFIG, recipe, **options)
+def made(subject: Subject, tokens: Tokens, recipe: Recipe = QUICK, split_seed: int = 0) -> Fit:
+    split = split_pictures(subject, split_seed)
+    return fit_model(subject, "toy", tokens, CONFIG, recipe, split)
 
 
 def test_parts_of_the_split_hold_each_trial_once_and_share_no_picture(subject: Subject) -> None:
@@ -114,7 +115,7 @@ def test_a_simulated_subject_is_fitted_once_and_then_read(
     monkeypatch.setattr(fit, "write_json", lambda *a: (written.append("fit.json"), write(*a)))
     monkeypatch.setattr(fit, "save_file", lambda *a: (written.append("weights"), save(*a)))
     config = dataclasses.replace(CONFIG, bottleneck="separate")
-    first = fit_model(subject, "clip-mini", real, config, recipe)
+    first = fit_model(subject, "clip-mini", real, config, recipe, split_pictures(subject))
     assert written == ["weights", "fit.json"]
     assert sorted(p.name for p in first.folder.iterdir()) == ["fit.json", "model.safetensors"]
 
@@ -122,7 +123,7 @@ def test_a_simulated_subject_is_fitted_once_and_then_read(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(fit, "train", fail)
-    second = fit_model(subject, "clip-mini", real, config, recipe)
+    second = fit_model(subject, "clip-mini", real, config, recipe, split_pictures(subject))
     assert second.record == first.record and second.folder == first.folder
     predicted = first.predicted("test")
     assert predicted.shape == (len(first.split.test), len(subject.vertices))
@@ -155,7 +156,6 @@ def test_the_record_says_what_was_made_by_what(toy: Subject, tokens: Tokens) -> 
     assert (record["subject"], record["backbone"]) == ("sim-toy", "toy")
     assert record["key"]["recipe"]["steps_per_epoch"] == 5
     assert record["key"]["model"]["channels"] == 8
-    assert record["key"]["split_seed"] == 4
     assert record["result"]["steps"] == 20
     assert record["versions"]["torch"] == torch.__version__.split("+")[0]
     assert record["seconds"] > 0
@@ -167,15 +167,15 @@ def test_the_key_changes_with_all_that_determines_a_fit(toy: Subject, tokens: To
         what: Tokens = tokens,
         config: ModelConfig = CONFIG,
         recipe: Recipe = QUICK,
-        split_seed: int = 0,
+        split: Split = split_pictures(toy),  # noqa: B008  not changed by anyone
     ) -> Path:
-        return fit_folder("sim-toy", "toy", fit_key(who, what, config, recipe, split_seed))
+        return fit_folder("sim-toy", "toy", fit_key(who, what, config, recipe, split))
 
     replace = dataclasses.replace
     others = [
         folder(who=replace(toy, identity="another")),
         folder(what=replace(tokens, identity="others")),
-        folder(split_seed=1),
+        folder(split=split_pictures(toy, seed=1)),
         *(folder(recipe=replace(QUICK, **{f.name: v})) for f, v in changed(QUICK)),
         *(folder(config=replace(CONFIG, **{f.name: v})) for f, v in changed(CONFIG)),
     ]
@@ -197,9 +197,10 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
 def test_the_key_changes_with_the_code(
     toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = fit_key(toy, tokens, CONFIG, QUICK, 0)
+    split = split_pictures(toy)
+    key = fit_key(toy, tokens, CONFIG, QUICK, split)
     monkeypatch.setattr(fit, "CODE", fit.CODE[1:])
-    assert fit_key(toy, tokens, CONFIG, QUICK, 0)["code"] != key["code"]
+    assert fit_key(toy, tokens, CONFIG, QUICK, split)["code"] != key["code"]
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_bits(
