@@ -153,7 +153,7 @@ def read_design(tree: NSDTree, subject: str, sessions: int | None = None) -> Des
         TypeError,
         LookupError,
         OSError,
-        NotImplementedError,
+        NotImplementedError,  # what scipy raises for a MATLAB 7.3 file
         MatReadError,
     ) as error:
         raise InputError(

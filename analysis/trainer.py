@@ -79,7 +79,7 @@ class _Trials(Dataset):
 class _Shuffled(Sampler):
     """Batches of trials for one epoch, a function of seed and epoch alone, so that a fit resumes.
 
-    Every trial is drawn once before any is drawn again, also across the ends of an epoch's passes.
+    Within an epoch every trial is drawn once before any is drawn again.
     """
 
     def __init__(self, n_trials: int, recipe: Recipe):
