@@ -178,7 +178,7 @@ def score_against_ceiling(scores: Scores) -> Figure:
     hexes = axis.hexbin(
         scores.ceiling, scores.r2, gridsize=40, mincnt=1, cmap="viridis", extent=(0, top, -0.1, top)
     )
-    axis.plot([0, top], [0, top], "--", lw=1, color=plt.rcParams["text.color"], zorder=3)
+    axis.plot([0, top], [0, top], "--", lw=1.5, color="#f28e2b", zorder=3)
     axis.set(xlabel="noise ceiling of single trials", ylabel="R² of single trials")
     figure.colorbar(hexes, label="vertices")
     seaborn.despine(figure)
