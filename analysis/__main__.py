@@ -1,6 +1,7 @@
 """The command line: `python -m analysis --help`."""
 
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -51,6 +52,126 @@ def simulate(subject: str) -> None:
     click.echo(f"{subject}: {'written to' if made else 'already in'} {simulated_tree(size).root}")
 
 
+def _selected(
+    subjects: tuple[str, ...],
+    backbones: tuple[str, ...],
+    sources: tuple[str, ...],
+    kinds: tuple[str, ...],
+    sessions: int | None,
+    optional: bool,
+) -> tuple:
+    """The manifest, and the files that the options of `fetch` and `verify` name."""
+    from analysis.manifest import read_manifest, select
+
+    manifest = read_manifest()
+    return manifest, select(manifest, subjects, kinds, backbones, sources, sessions, optional)
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that name files of the manifest."""
+    options = [
+        click.option("--subject", "subjects", multiple=True, help="subj01, algonauts-subj01, …"),
+        click.option("--backbone", "backbones", multiple=True, help="A network's weights."),
+        click.option("--source", "sources", multiple=True, help="nsd, eurosat, isic2018, …"),
+        click.option("--kind", "kinds", multiple=True, help="betas, labels, pictures, weights, …"),
+        click.option("--sessions", type=int, help="Only the first so many of a subject."),
+        click.option("--optional", is_flag=True, help="Also files that no finding needs."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:,.2f} GB"
+
+
+@main.command()
+@selecting
+@click.option("--dry-run", is_flag=True, help="List the files and their sizes; fetch nothing.")
+@click.option("--accept-nsd-terms", is_flag=True, help="You have read NSD's terms and accept them.")
+@click.option("--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="At a time.")
+def fetch(dry_run: bool, accept_nsd_terms: bool, jobs: int, **named: object) -> None:
+    """Fetch a subject, a network's weights, or another source's files.
+
+    What is there is kept, what was begun goes on, and every file is verified. `--subject subj01`
+    with `--kind betas` fetches only the betas.
+    """
+    import shutil
+
+    from analysis.fetch import fetch as get
+    from analysis.fetch import plan, require_terms
+
+    manifest, entries = _selected(**named)
+    rows = plan(entries)
+    if dry_run:
+        for row in rows.itertuples():
+            mark = "about " if row.about else ""
+            click.echo(f"{row.state:<8}{mark:>6}{row.bytes:>16,}  {row.file}")
+    for kind, some in rows.groupby("kind", sort=False):
+        need = _gigabytes(some["bytes"].sum() - some["there"].sum())
+        total = _gigabytes(some["bytes"].sum())
+        click.echo(f"{kind:<12}{len(some):>5} files {total:>12}   to fetch {need:>12}")
+    root = data_root()
+    there = next(p for p in (root, *root.parents) if p.exists())
+    click.echo(
+        f"{'all':<12}{len(rows):>5} files {_gigabytes(rows['bytes'].sum()):>12}   to fetch"
+        f" {_gigabytes(rows['bytes'].sum() - rows['there'].sum()):>12}   free on the disk"
+        f" {_gigabytes(shutil.disk_usage(there).free)}"
+    )
+    if dry_run:
+        return
+    require_terms(manifest, entries, accept_nsd_terms)
+    made = get(manifest, entries, jobs)
+    click.echo(f"{len(made)} files fetched to {root}; all {len(entries)} are there.")
+
+
+@main.command()
+@selecting
+def verify(**named: object) -> None:
+    """Read again what was fetched, and hold it against its checksum.
+
+    Exit code 1 if a file is wrong or missing.
+    """
+    from analysis.fetch import verify as check
+
+    rows = check(_selected(**named)[1])
+    for row in rows[~rows["state"].isin(["right", "no checksum, size only"])].itertuples():
+        click.echo(f"{row.state:<8} {row.file} {row.found}")
+    counts = rows["state"].value_counts()
+    click.echo(", ".join(f"{n:,} {state}" for state, n in counts.items()))
+    if counts.get("wrong", 0) or counts.get("missing", 0):
+        sys.exit(1)
+
+
+@main.command()
+@subject_argument
+@click.option("--sessions", type=int, help="The first so many; all if not given.")
+def prepare(subject: str, sessions: int | None) -> None:
+    """Turn a subject's session files into one array, read once.
+
+    Done by itself where a fit needs it. Afterwards the session files may be deleted. SUBJECT is one
+    of NSD's (subj01 to subj08) or simulated.
+    """
+    import numpy as np
+
+    from analysis import metrics
+    from analysis.study import get_subject
+
+    person = get_subject(subject, sessions=sessions)
+    click.echo(
+        f"{subject}: {len(person.responses):,} trials in {person.n_sessions} sessions,"
+        f" {len(person.vertices):,} vertices, {person.dropped} left out (no data in some session)"
+    )
+    if np.bincount(person.trial_picture).max() == 3:
+        again = metrics.ncsnr(person.responses, person.trial_picture, person.trial_session)
+        away = np.abs(again - person.ncsnr)
+        click.echo(
+            f"ncsnr from these trials against the file's: median difference {np.median(away):.4f},"
+            f" largest {away.max():.4f}, correlation {np.corrcoef(again, person.ncsnr)[0, 1]:.5f}"
+        )
+
+
 @main.command()
 @subject_argument
 @backbone_option
@@ -79,7 +200,11 @@ def extract(subject: str, backbone: str, weights: str | None) -> None:
     help="paper: the paper's steps; short: for the small default subject on two cores.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
-def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int) -> None:
+@click.option("--sessions", type=int, help="Read the first so many.")
+@click.option("--average", is_flag=True, help="Train on means over repeats, not on single trials.")
+@click.option("--split", "scheme", help="shared, repository or algonauts. [default: by data]")
+@click.option("--trials", type=int, help="Train on so many trials: 300, 1000, 3000, …")
+def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int, **data) -> None:
     """Train FactorTopy on a subject, print its score.
 
     SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08). A fit that is there
@@ -89,7 +214,7 @@ def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int
 
     from analysis.study import get_fit
 
-    made = get_fit(subject, backbone, recipe=recipe, seed=seed, weights=weights)
+    made = get_fit(subject, backbone, recipe=recipe, seed=seed, weights=weights, **data)
     scores = made.scores("test")
     everywhere = np.isfinite(scores.r2)
     click.echo(f"fit: {made.folder}")

@@ -19,7 +19,7 @@ from typing import Literal
 import filelock
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 
 from analysis import metrics
@@ -37,7 +37,8 @@ from analysis.files import (
     write_json,
 )
 from analysis.model import FactorTopy, ModelConfig, Selectors
-from analysis.subject import Split, Subject, trials_of
+from analysis.splits import Split, training_trials, trials_of
+from analysis.subject import Subject
 from analysis.trainer import Part, Recipe, predict, train
 
 MEND = "Delete its folder: the fit is made again when asked for."
@@ -54,10 +55,17 @@ def versions() -> dict[str, str]:
     }
 
 
+def trials_in(subject: Subject, split: Split, name: PartName) -> Int[np.ndarray, " trial"]:
+    """The trials of one part of a split, in order of time."""
+    if name == "train":
+        return training_trials(subject, split)
+    return trials_of(subject, getattr(split, name))
+
+
 def part_of(subject: Subject, split: Split, name: PartName) -> Part:
     """The trials of one part of a split."""
     pictures = getattr(split, name)
-    trials = trials_of(subject, pictures)
+    trials = trials_in(subject, split, name)
     row = np.searchsorted(pictures, subject.trial_picture[trials])
     return Part(pictures, row, subject.responses[trials])
 
@@ -85,6 +93,7 @@ class Fit:
     def scores(self, part: PartName = "test", average: bool = False) -> metrics.Scores:
         """Brain score on a part, against single trials or against means over repeats."""
         trials = part_of(self.subject, self.split, part)
+        shown = trials_in(self.subject, self.split, part)
         return metrics.brain_score(
             self.predicted(part),
             trials.responses,
@@ -92,6 +101,7 @@ class Fit:
             self.subject.ncsnr,
             part=part,
             average=average,
+            repeats=self.subject.repeats[shown],
         )
 
 
@@ -104,7 +114,7 @@ def fit_key(
         "tokens": tokens.identity,
         "model": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(recipe),
-        "split": digest({name: rows.tolist() for name, rows in vars(split).items()}),
+        "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
         "code": code_digest(CODE),
     }
 

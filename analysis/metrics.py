@@ -37,12 +37,16 @@ def noise_ceiling(
 
 
 def ncsnr(
-    responses: Float[np.ndarray, "trial vertex"], trial_picture: Int[np.ndarray, " trial"]
+    responses: Float[np.ndarray, "trial vertex"],
+    trial_picture: Int[np.ndarray, " trial"],
+    trial_session: Int[np.ndarray, " trial"] | None = None,
 ) -> Float[np.ndarray, " vertex"]:
     """Signal sd over noise sd per vertex, from responses z-scored per session, by NSD's formula.
 
     v² is the unbiased variance over the trials of a picture shown three times, averaged over such
-    pictures; the rest of the unit variance is signal: √max(0, 1 - v²) / v.
+    pictures; the rest of the unit variance is signal: √max(0, 1 - v²) / v. NSD's z-score divides by
+    the sample sd, the responses here by the population's: the first is √((n - 1) / n) of the second
+    for a session of n trials (all trials one session, if `trial_session` is None).
 
     Raises:
         ValueError: if no picture was shown three times.
@@ -53,7 +57,14 @@ def ncsnr(
     if not len(thrice):
         raise ValueError("trial_picture: no picture shown three times; expected some.")
     trials = order[thrice[:, None] + np.arange(3)]  # [picture, 3]
-    noise = np.mean([responses[t].var(0, ddof=1) for t in trials], 0, dtype=np.float64)
+    session = np.zeros(len(trial_picture), int) if trial_session is None else trial_session
+    _, member, size = np.unique(session, return_inverse=True, return_counts=True)
+    to_sample = np.sqrt((size - 1) / size)[member][trials]  # [picture, 3]
+    noise = np.empty(responses.shape[1])
+    for first in range(0, len(noise), 1024):  # bounds the memory at any number of vertices
+        some = slice(first, first + 1024)
+        shown = responses[:, some][trials] * to_sample[:, :, None]  # [picture, 3, vertex], float64
+        noise[some] = shown.var(1, ddof=1).mean(0)
     return np.sqrt(np.maximum(0, 1 - noise) / noise)
 
 
@@ -107,6 +118,14 @@ class Scores:
         )
 
 
+def _targets(behind: Int[np.ndarray, " target"]) -> tuple[float, str]:
+    """How many showings a target is the mean of, NaN if not known, and in words."""
+    if (behind == 0).any():
+        return np.nan, "means over repeats, their number not known"
+    shown = 1 / float(np.mean(1 / behind))  # NSD's rule for mixed repeats
+    return shown, "single trials" if (behind == 1).all() else f"means of {shown:.3g} trials"
+
+
 def brain_score(
     predicted: Float[np.ndarray, "picture vertex"],
     responses: Float[np.ndarray, "trial vertex"],
@@ -114,20 +133,25 @@ def brain_score(
     ncsnr: Float[np.ndarray, " vertex"],
     part: str,
     average: bool = False,
+    repeats: Int[np.ndarray, " trial"] | None = None,
     samples: int = 1000,
     seed: int = 0,
 ) -> Scores:
     """R² per vertex against single trials, or against means over repeats, resampled over pictures.
+
+    `repeats`: showings behind each trial where they were averaged before; 0 if that is not known.
 
     Pictures, not trials, are drawn: the trials of one picture share its signal. A drawn set is
     scored about the mean of all, as the data are: about its own it would vary less, by the share
     1 / pictures, and the interval would lie too low.
     """
     n_pictures, n_vertices = predicted.shape
+    behind = np.ones(len(trial_picture), int) if repeats is None else repeats
     if average:
         responses = np.stack([responses[trial_picture == p].mean(0) for p in range(n_pictures)])
-        repeats = 1 / np.mean(1 / np.bincount(trial_picture))  # NSD's rule for mixed repeats
+        behind = np.bincount(trial_picture, behind).astype(int)
         trial_picture = np.arange(n_pictures)
+    shown, targets = _targets(behind)
     member = np.zeros((n_pictures, len(trial_picture)))
     member[trial_picture, np.arange(len(trial_picture))] = 1
     drawn = np.random.default_rng(seed).multinomial(
@@ -145,8 +169,8 @@ def brain_score(
     return Scores(
         r2=scored[0],
         resampled=scored[1:],
-        ceiling=noise_ceiling(ncsnr, repeats if average else 1.0),
-        targets=f"means of {repeats:.3g} trials" if average else "single trials",
+        ceiling=noise_ceiling(ncsnr, shown),
+        targets=targets,
         part=part,
         n_pictures=n_pictures,
     )

@@ -92,22 +92,51 @@ def read_integers(
     return values.astype(int)
 
 
-def open_series(path: Path, what: str) -> Float[np.ndarray, "vertex trial"]:
-    """A memory map of an uncompressed .mgh: a few vertices cost only their bytes.
+def check_series(path: Path, n_vertices: int, n_trials: int) -> None:
+    """Pass if this is an uncompressed series of so many vertices and trials, whole.
 
     Raises:
-        InputError: if the file is missing, truncated, or not a float32 surface series.
+        InputError: if the file is missing, truncated, or not such a float32 surface series.
     """
-    require(path, what, FETCH)
-    n_vertices, n_trials = _header(path)
+    require(path, f"betas of {n_trials} trials", FETCH)
+    found = _header(path)
+    if found != (n_vertices, n_trials):
+        raise InputError(
+            f"{path}: {found[0]} vertices x {found[1]} trials; expected {n_vertices} x {n_trials},"
+            f" as nsdgeneral and the design have. {FETCH}"
+        )
     expected = HEADER_BYTES + 4 * n_vertices * n_trials
     if (size := path.stat().st_size) < expected:
         raise InputError(
             f"{path}: {size:,} bytes; its header promises {n_vertices} vertices x {n_trials}"
             f" trials, {expected:,} bytes: the file is truncated. {FETCH}"
         )
-    shape = (n_vertices, n_trials)
-    return np.memmap(path, ">f4", "r", offset=HEADER_BYTES, shape=shape, order="F")
+
+
+def read_series(
+    path: Path, vertices: Int[np.ndarray, " chosen"], n_vertices: int, n_trials: int
+) -> Float[np.ndarray, "trial chosen"]:
+    """The series of some vertices of an uncompressed .mgh.
+
+    A trial's bytes are read from the first chosen vertex to the last, one trial at a time: the file
+    is gone through once, and the memory is that of the result.
+
+    Raises:
+        InputError: as `check_series`.
+    """
+    check_series(path, n_vertices, n_trials)
+    out = np.empty((n_trials, len(vertices)), np.float32)
+    if not len(vertices):
+        return out
+    first = int(vertices.min())
+    span = np.empty(int(vertices.max()) + 1 - first, ">f4")
+    with path.open("rb", buffering=0) as f:
+        for trial, row in enumerate(out):
+            f.seek(HEADER_BYTES + 4 * (trial * n_vertices + first))
+            if f.readinto(span.data.cast("B")) != span.nbytes:
+                raise InputError(f"{path}: ended in trial {trial + 1}, cut while read. {FETCH}")
+            row[:] = span[vertices - first]
+    return out
 
 
 def color_table(label: Path) -> Path:

@@ -30,16 +30,20 @@ def _percent(x: float) -> str:
 def provenance(fit: Fit) -> str:
     """Whose data these are, how many, and how they were split; a simulated subject is named so."""
     s = fit.subject
-    kind = (
-        ":::{warning}\n**Simulated data.** Cortex, pictures, responses and noise of"
-        f" `{s.name}` are made by this project. Nothing here is evidence about a brain.\n:::"
-        if s.simulated
-        else f"Subject `{s.name}` of the Natural Scenes Dataset."
-    )
+    of = {
+        "NSD": f"Subject `{s.name}` of the Natural Scenes Dataset.",
+        "Algonauts 2023": f"`{s.name}` of the Algonauts 2023 challenge: responses averaged over"
+        " repeats, not comparable with single trials.",
+        "own": f"`{s.name}`: the reader's own data.",
+        "simulated": ":::{warning}\n**Simulated data.** Cortex, pictures, responses and noise of"
+        f" `{s.name}` are made by this project. Nothing here is evidence about a brain.\n:::",
+    }
+    sessions = f" in {s.n_sessions} sessions" if s.n_sessions else ""
+    limited = f" ({len(fit.split.trials):,} trials)" if fit.split.trials is not None else ""
     return (
-        f"{kind}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out: no data in"
-        f" some session), {len(s.responses):,} trials in {s.trial_session.max() + 1} sessions,"
-        f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on,"
+        f"{of[s.source]}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out:"
+        f" no data in some session), {len(s.responses):,} trials{sessions},"
+        f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on{limited},"
         f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test."
     )
 

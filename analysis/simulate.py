@@ -35,8 +35,9 @@ from analysis.files import (
     whole_file,
     write_json,
 )
+from analysis.nsd import SIMULATED
 from analysis.scenes import draw_scene
-from analysis.subject import SIMULATED, zscore
+from analysis.subject import zscore
 from analysis.surface import FSAVERAGE5, FULL, TINY, sphere
 from analysis.truth import Rules, Truth, draw_truth, noiseless, standardise
 
@@ -279,7 +280,8 @@ def _write_subject(
     betas = _betas(truth, signal[trial_picture], spec, number, NOISE)
     shape = (spec.sessions, spec.trials_per_session, -1)
     standardised = np.concatenate([zscore(s) for s in betas.reshape(shape)])
-    measured = metrics.ncsnr(standardised, trial_picture)
+    session_of = np.arange(len(trial_picture)) // spec.trials_per_session
+    measured = metrics.ncsnr(standardised, trial_picture, session_of)
     for i, hemi in enumerate(HEMIS):
         here = truth.vertices // spec.n_surface == i
         at = truth.vertices[here] - i * spec.n_surface

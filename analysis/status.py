@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import simulate
 from analysis.features import read_manifest
 from analysis.files import NSDTree, data_root, features_root, fits_root
-from analysis.subject import SESSIONS
+from analysis.nsd import SESSIONS, SIMULATED
 
 
 def _size_and_age(*paths: Path) -> dict[str, str]:
@@ -26,7 +26,7 @@ def _subjects() -> Iterator[dict[str, str]]:
     trees = {"nsd": (NSDTree(data_root() / "nsd"), SESSIONS, "")}
     for size in simulate.SIZES:
         suffix = "" if size == "fs5" else f"-{size}"
-        trees[size] = (simulate.simulated_tree(size), simulate.SIMULATED, suffix)
+        trees[size] = (simulate.simulated_tree(size), SIMULATED, suffix)
     for size, (tree, names, suffix) in trees.items():
         for name in names:
             betas = tree.beta_folder(name)

@@ -12,8 +12,11 @@ from analysis.features import Tokens, absent, cache_folder, extract, picture_dig
 from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
+from analysis.nsd import SESSIONS, read_subject
+from analysis.prepare import Prepared
 from analysis.simulate import is_complete, parse_name, simulate, simulated_tree
-from analysis.subject import SESSIONS, Space, Subject, load_subject, split_pictures
+from analysis.splits import default_scheme, limit, split_pictures
+from analysis.subject import Space, Subject, over_repeats
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
@@ -26,25 +29,45 @@ RECIPES = {
 PICTURES_AT_ONCE = 500  # hashed at a time
 
 
-def get_subject(name: str, space: Space = "inflated") -> Subject:
-    """A subject of NSD from the tree in the data folder, or a simulated one, made if need be.
+def get_subject(
+    name: str, space: Space = "inflated", sessions: int | None = None, average: bool = False
+) -> Subject:
+    """A subject by name, read from the data folder; a simulated one is made if need be.
+
+    `subj01`..`subj08`: NSD's; `algonauts-subj01`..: of the Algonauts 2023 challenge; `own-NAME`:
+    the reader's own folder; `sim01`..`sim03`: simulated.
 
     Raises:
         InputError: for an unknown name, or a tree that is missing or damaged.
     """
-    if name in SESSIONS:
-        return load_subject(name, NSDTree(data_root() / "nsd"), space=space)
-    if not name.startswith("sim"):
+    if name in SESSIONS or name.startswith("sim"):
+        subject = _of_tree(name, space, sessions)[0]
+    else:
         raise InputError(
-            f"subject {name!r}: expected {', '.join(SESSIONS)} of NSD, or a simulated one: sim01,"
-            " sim02 or sim03, with -tiny or -full for another size."
+            f"subject {name!r}: expected {', '.join(SESSIONS)} of NSD, algonauts-subj01 to"
+            " algonauts-subj08, own-NAME, or a simulated one: sim01, sim02 or sim03, with -tiny or"
+            " -full for another size."
         )
+    if sessions is not None and name not in SESSIONS and not name.startswith("sim"):
+        raise InputError(f"sessions={sessions}: {name} is read whole; leave it out.")
+    return over_repeats(subject) if average else subject
+
+
+def get_prepared(name: str, sessions: int | None = None) -> Prepared:
+    """The prepared responses of one of NSD's subjects or a simulated one, made if need be."""
+    return _of_tree(name, "inflated", sessions)[1]
+
+
+def _of_tree(name: str, space: Space, sessions: int | None) -> tuple[Subject, Prepared]:
+    """A subject read from an NSD tree; a simulated one is written first if it is not there."""
+    if name in SESSIONS:
+        return read_subject(name, NSDTree(data_root() / "nsd"), sessions, space)
+    inside, size = parse_name(name)
     if not is_complete(name):
         print(f"{name}: not there, or of older code; simulated now.")
         simulate(name)
-    inside, size = parse_name(name)
-    subject = load_subject(inside, simulated_tree(size), space=space)
-    return dataclasses.replace(subject, name=name)
+    subject, prepared = read_subject(inside, simulated_tree(size), sessions, space)
+    return dataclasses.replace(subject, name=name), prepared
 
 
 def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> Tokens:
@@ -72,8 +95,15 @@ def get_fit(
     split_seed: int = 0,
     config: ModelConfig | None = None,
     weights: str | None = None,
+    sessions: int | None = None,
+    average: bool = False,
+    scheme: str | None = None,
+    trials: int | None = None,
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
+
+    `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
+    `trials`: train on so many trials only.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
@@ -81,10 +111,12 @@ def get_fit(
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     card_of(backbone)  # a wrong name is told before anything is made
-    person = get_subject(subject)
+    person = get_subject(subject, sessions=sessions, average=average)
+    split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
+    if trials is not None:
+        split = limit(split, person, trials, split_seed)
     tokens = get_tokens(person, backbone, weights)
     model, steps = config or ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
-    split = split_pictures(person, split_seed)
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")

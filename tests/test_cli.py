@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from analysis.__main__ import main
 
 COMMANDS = {
+    "fetch": ["--subject", "--backbone", "--dry-run", "--accept-nsd-terms", "--jobs"],
+    "verify": ["--subject", "--kind"],
+    "prepare": ["SUBJECT", "--sessions"],
     "simulate": ["sim01", "-tiny", "-full", "truth"],
     "extract": ["SUBJECT", "--backbone", "clip-mini", "--weights", "checkpoint"],
     "fit": ["SUBJECT", "--recipe", "short", "--seed", "goes on from its last epoch"],
@@ -63,6 +66,18 @@ def test_every_command_is_shown_here():
 
 
 BAD = {
+    "fetch of nothing": (["fetch"], "nothing selected: name a subject"),
+    "fetch of nobody": (["fetch", "--subject", "subj9"], "subject 'subj9': expected one of subj0"),
+    "fetch without terms": (
+        ["fetch", "--subject", "subj01", "--kind", "ncsnr"],
+        "accept-nsd-terms",
+    ),
+    "fetch of a form": (
+        ["fetch", "--subject", "algonauts-subj01"],
+        "subj01.zip: not found; .*form",
+    ),
+    "unknown split": (["fit", "sim01-tiny", "--split", "half"], "scheme='half': expected one of"),
+    "too many trials": (["fit", "sim01-tiny", "--trials", "9999"], "trials=9999: sim01-tiny has"),
     "no such command": (["fitt"], "No such command 'fitt'"),
     "no subject": (["simulate"], "Missing argument 'SUBJECT'"),
     "unknown subject": (["simulate", "subj01"], "subject 'subj01': a simulated one is sim01, sim0"),
@@ -168,3 +183,25 @@ def test_a_strangers_mistake_is_one_message(tmp_path):
     assert done.stderr.count("Error:") == 1 and "Traceback" not in done.stderr
     assert "'sim09': a simulated one is sim01, sim02, sim03" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_lists_every_file_and_changes_nothing(run, tmp_path):
+    done = run("fetch", "--subject", "subj01", "--dry-run")
+    assert done.exit_code == 0
+    assert done.output.count("betas_session") == 80
+    assert "39.32 GB" in done.output and "free on the disk" in done.output
+    assert "nsd/nsddata/experiments/nsd/nsd_expdesign.mat" in done.output
+    assert not (tmp_path / "data/nsd").exists()
+
+
+def test_verify_ends_with_1_where_files_are_missing(run):
+    done = run("verify", "--subject", "subj01", "--kind", "ncsnr")
+    assert done.exit_code == 1
+    assert "missing  nsd/nsddata_betas" in done.output and "2 missing" in done.output
+
+
+def test_prepare_says_what_is_there_and_whether_noise_ceilings_agree(run, data_folder):
+    done = run("prepare", "sim01-tiny")
+    assert done.exit_code == 0
+    assert "120 trials in 2 sessions, 152 vertices, 1 left out" in done.output
+    assert "correlation 1.00000" in done.output

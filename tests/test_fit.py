@@ -21,8 +21,10 @@ from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
 from analysis.model import FactorTopy, ModelConfig
+from analysis.pictures import Held
+from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
-from analysis.subject import Split, Subject, split_pictures
+from analysis.subject import Subject
 from analysis.trainer import Recipe, predict
 
 WIDTHS = [4, 3]
@@ -60,6 +62,7 @@ def person(responses: Float[np.ndarray, "trial vertex"], repeats: int = 3) -> Su
     shown = rng.permutation(np.repeat(np.arange(N_PICTURES), repeats))
     return Subject(
         name="sim-toy",
+        source="simulated",
         n_surface=n_vertices,
         vertices=np.arange(n_vertices),
         coordinates=(rng.random((n_vertices, 3)) * 80).astype(np.float32),
@@ -68,9 +71,10 @@ def person(responses: Float[np.ndarray, "trial vertex"], repeats: int = 3) -> Su
         responses=responses[shown] if len(responses) == N_PICTURES else responses,
         trial_picture=shown,
         trial_session=np.zeros(len(shown), int),
+        repeats=np.ones(len(shown), int),
         picture_ids=np.arange(N_PICTURES),
         shared=np.arange(N_PICTURES) >= 250,
-        stimuli=Path("absent"),
+        stimuli=Held(np.zeros((N_PICTURES, 4, 4, 3), np.uint8)),
         dropped=0,
         identity="a toy",
     )

@@ -88,7 +88,39 @@ def test_ncsnr_is_nsds_formula_over_pictures_shown_thrice() -> None:
         noise_sd = (sum(variances) / len(variances)) ** 0.5
         signal_sd = max(0.0, 1 - noise_sd**2) ** 0.5
         expected.append(signal_sd / noise_sd)
-    np.testing.assert_allclose(ncsnr(y, shown), expected, rtol=1e-12)
+    # the formula's z-score divides by the sample sd, what `ncsnr` is given by the population's
+    session = np.arange(len(y)) % 2
+    given = (
+        y
+        / np.array([np.sqrt((sum(session == s) - 1) / sum(session == s)) for s in session])[:, None]
+    )
+    np.testing.assert_allclose(ncsnr(given, shown, session), expected, rtol=1e-12)
+    given = y / np.sqrt((len(y) - 1) / len(y))
+    np.testing.assert_allclose(ncsnr(given, shown), expected, rtol=1e-12)
+
+
+def test_ceiling_and_words_follow_the_showings_behind_a_trial() -> None:
+    rng = np.random.default_rng(0)
+    predicted, responses = rng.normal(size=(6, 3)), rng.normal(size=(6, 3))
+    ratio, shown = np.array([0.3, 0.5, 1.0]), np.arange(6)
+
+    def scored(repeats: list[int]):
+        return brain_score(
+            predicted, responses, shown, ratio, "test", repeats=np.array(repeats), samples=10
+        )
+
+    one = scored([1] * 6)
+    assert one.targets == "single trials"
+    three = scored([3] * 6)
+    assert three.targets == "means of 3 trials"
+    np.testing.assert_allclose(three.ceiling, ratio**2 / (ratio**2 + 1 / 3))
+    mixed = scored([3, 3, 2, 2, 1, 1])
+    np.testing.assert_allclose(mixed.ceiling, ratio**2 / (ratio**2 + (2 / 3 + 2 / 2 + 2) / 6))
+    unknown = scored([0] * 6)
+    assert unknown.targets == "means over repeats, their number not known"
+    everywhere = np.ones(3, bool)
+    assert np.isnan(unknown.over(everywhere, normalised=True).value)
+    assert unknown.over(everywhere).value == one.over(everywhere).value
 
 
 def test_ncsnr_without_a_picture_shown_thrice_says_so() -> None:

@@ -63,11 +63,26 @@ def test_values_follow_284_bytes_vertex_fastest(tmp_path):
     assert struct.unpack(">7i", raw[:28])[:6] == (1, N, 1, 1, T, 3)
 
 
-def test_series_by_hand_is_read_and_only_where_asked(tmp_path):
-    series = mgh.open_series(by_hand(tmp_path / "a.mgh", SERIES), "betas")
-    assert isinstance(series, np.memmap) and series.shape == (N, T)
-    np.testing.assert_array_equal(series, SERIES)
-    np.testing.assert_array_equal(series[[3, 1]], SERIES[[3, 1]])
+def series(path, what="betas", dims=(N, T)):
+    """All vertices of a series, [trial, vertex]."""
+    return mgh.read_series(path, np.arange(dims[0]), *dims)
+
+
+@pytest.mark.parametrize("chosen", [range(N), [1, 3, 4], [5], [N - 1, 0], []])
+def test_series_by_hand_is_read_for_the_vertices_asked(tmp_path, chosen):
+    chosen = np.array(chosen, int)
+    got = mgh.read_series(by_hand(tmp_path / "a.mgh", SERIES), chosen, N, T)
+    assert got.shape == (T, len(chosen)) and got.dtype == np.float32
+    np.testing.assert_array_equal(got, SERIES[chosen].T)
+
+
+def test_a_series_of_another_shape_names_both(tmp_path):
+    path = by_hand(tmp_path / "a.mgh", SERIES)
+    for dims in ((N + 1, T), (N, T - 1)):
+        with pytest.raises(
+            InputError, match=f"a.mgh: {N} vertices x {T} trials; expected {dims[0]} x {dims[1]}"
+        ):
+            series(path, dims=dims)
 
 
 @both_kinds(["a.mgh", "a.mgz"])
@@ -125,13 +140,14 @@ def test_a_bad_series_names_file_and_fault(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(raw)
     with pytest.raises(InputError, match=f"{name}.*{fault}.*Fetch the file again"):
-        mgh.open_series(path, "betas")
+        series(path, dims=(2**31 - 1, 1) if name == "huge.mgh" else (N, 1))
 
 
 def test_a_missing_map_says_what_it_should_be(tmp_path):
-    for reader in (mgh.read, mgh.open_series):
-        with pytest.raises(MissingFile, match=r"gone\.mgh: not found; expected a map\. Fetch"):
-            reader(tmp_path / "gone.mgh", "a map")
+    with pytest.raises(MissingFile, match=r"gone\.mgh: not found; expected a map\. Fetch"):
+        mgh.read(tmp_path / "gone.mgh", "a map")
+    with pytest.raises(MissingFile, match=r"gone\.mgh: not found; expected betas of 5 trials\. F"):
+        series(tmp_path / "gone.mgh", dims=(N, 5))
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
@@ -244,7 +260,7 @@ def test_damaged_bytes_end_in_one_error_or_the_promised_shape(tmp_path, changes,
     dims = struct.unpack(">4i", raw[4:20]) if len(raw) >= 20 else None
     assert outcome(mgh.read, path) in ("refused", dims and dims[:1])
     if not pack:
-        assert outcome(mgh.open_series, path) in ("refused", dims and (dims[0], dims[3]))
+        assert outcome(series, path) in ("refused", dims and (dims[3], dims[0]))
 
 
 @settings(

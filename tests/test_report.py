@@ -74,7 +74,9 @@ def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
     pairs = report.truth_pairs(fit)
     assert [name for name, *_ in pairs] == ["layer", "scale", "x in V1–V3", "y in V1–V3"]
     assert "| layer |" in report.truth_text(fit, pairs, scores)
-    person = dataclasses.replace(fit, subject=dataclasses.replace(fit.subject, name="subj01"))
+    person = dataclasses.replace(
+        fit, subject=dataclasses.replace(fit.subject, name="subj01", source="NSD")
+    )
     assert report.truth_pairs(person) == []
     assert "is a person" in report.truth_text(person, [], scores)
 

@@ -18,8 +18,9 @@ from safetensors.numpy import load_file
 from analysis import files, metrics, mgh, simulate, truth
 from analysis.backbones import load_backbone
 from analysis.files import HEMIS, InputError, NSDTree
+from analysis.nsd import load_subject
 from analysis.scenes import draw_scene
-from analysis.subject import load_subject
+from analysis.subject import over_repeats
 
 
 def digests(folder):
@@ -260,7 +261,7 @@ def test_pictures_are_the_drawn_scenes_and_their_labels(data_folder, tree):
 def test_surface_files_have_nsds_sizes(tree):
     for hemi in HEMIS:
         for session in (1, 2):
-            assert mgh.open_series(tree.betas("sim01", hemi, session), "betas").shape == (642, 60)
+            mgh.check_series(tree.betas("sim01", hemi, session), 642, 60)
         assert mgh.read(tree.ncsnr("sim01", hemi), "ncsnr").shape == (642,)
         assert mgh.read(tree.to_fsaverage("sim01", hemi), "indices").min() >= 1
     assert not tree.betas("sim01", "lh", 3).exists()
@@ -271,7 +272,8 @@ def test_surface_files_have_nsds_sizes(tree):
 
 def session_betas(tree, truth_, session):
     """Betas of the visual vertices, [vertex, trial]."""
-    halves = [mgh.open_series(tree.betas("sim01", hemi, session), "betas") for hemi in HEMIS]
+    files = [tree.betas("sim01", hemi, session) for hemi in HEMIS]
+    halves = [mgh.read_series(path, np.arange(642), 642, 60).T for path in files]
     return np.concatenate(halves).astype(float)[truth_.vertices]
 
 
@@ -294,22 +296,22 @@ def test_sessions_have_levels_of_their_own(tree, whole_truth):
 def test_nothing_lies_outside_visual_cortex(tree, whole_truth):
     for i, hemi in enumerate(HEMIS):
         outside = np.setdiff1d(np.arange(642), whole_truth.vertices - 642 * i)
-        assert not mgh.open_series(tree.betas("sim01", hemi, 1), "betas")[outside].any()
+        assert not mgh.read_series(tree.betas("sim01", hemi, 1), outside, 642, 60).any()
 
 
-def test_ncsnr_file_follows_nsds_formula(subject, tree):
-    """Written out from NSD's definition: √(1 - v²) / v, v² the mean variance over three trials."""
+def test_ncsnr_file_follows_nsds_formula(subject, tree, whole_truth):
+    """From the betas by NSD's definition: z-score by the sample sd, v² the mean variance."""
     stored = np.concatenate([mgh.read(tree.ncsnr("sim01", hemi), "ncsnr") for hemi in HEMIS])
     stored = stored[subject.vertices]
+    rows = np.searchsorted(whole_truth.vertices, subject.vertices)
+    sessions = [session_betas(tree, whole_truth, s)[rows] for s in (1, 2)]
+    scored = [(x - x.mean(1, keepdims=True)) / x.std(1, ddof=1, keepdims=True) for x in sessions]
+    scored = np.concatenate(scored, axis=1)  # [vertex, trial]
     pictures = range(len(subject.picture_ids))
-    for column in range(0, len(stored), 10):
-        variances = [
-            np.var(subject.responses[subject.trial_picture == p, column].astype(float), ddof=1)
-            for p in pictures
-        ]
-        noise = np.mean(variances)
-        assert stored[column] == pytest.approx(np.sqrt(max(0, 1 - noise) / noise), abs=1e-4)
-    recomputed = metrics.ncsnr(subject.responses, subject.trial_picture)
+    variances = [scored[:, subject.trial_picture == p].var(1, ddof=1) for p in pictures]
+    noise = np.mean(variances, 0)
+    np.testing.assert_allclose(stored, np.sqrt(np.maximum(0, 1 - noise) / noise), atol=1e-4)
+    recomputed = metrics.ncsnr(subject.responses, subject.trial_picture, subject.trial_session)
     np.testing.assert_allclose(stored, recomputed, atol=1e-4)
 
 
@@ -463,7 +465,7 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
     standard, _ = truth.standardise(teacher, in_order, labels, layer=6)
     found = simulate.load_truth("sim01-tiny", subject.vertices)
     signal = truth.noiseless(found, teacher, standard, pictures)
-    means = subject.averaged(np.arange(40))
+    means = over_repeats(subject).responses
     got = [np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, means.T, strict=True)]
     expected = np.sqrt(metrics.noise_ceiling(subject.ncsnr, 3))
     assert np.median(got) == pytest.approx(np.median(expected), abs=0.06)

@@ -12,17 +12,8 @@ import scipy.io
 
 from analysis import mgh, surface
 from analysis.files import HEMIS, InputError, MissingFile, NSDTree
-from analysis.subject import (
-    AREAS,
-    FAMILIES,
-    SESSIONS,
-    apart,
-    load_subject,
-    read_design,
-    split_pictures,
-    trials_of,
-    zscore,
-)
+from analysis.nsd import FAMILIES, SESSIONS, load_subject, read_design
+from analysis.subject import AREAS, apart, over_repeats, zscore
 
 
 @pytest.fixture
@@ -49,7 +40,7 @@ def hemi_of(subject, vertex):
 def change_betas(tree, change, hemi="lh", session=1):
     """Rewrite a session's betas as `change` leaves or returns them."""
     path = tree.betas("sim01", hemi, session)
-    betas = np.array(mgh.open_series(path, "betas"), np.float32)
+    betas = values(path).astype(np.float32)
     mgh.write(path, betas if (changed := change(betas)) is None else changed)
 
 
@@ -175,15 +166,25 @@ def test_zscore_is_nan_only_where_nothing_varies():
     np.testing.assert_allclose(result[:, [0, 3]], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_averaged_is_the_mean_over_a_pictures_trials(subject):
-    rows = np.array([7, 2])
-    some = subject.trial_session == 0
-    for chosen, mask in ((None, np.ones(120, bool)), (some, some)):
-        got = subject.averaged(rows, chosen)
-        for i, row in enumerate(rows):
-            trials = [t for t in range(120) if subject.trial_picture[t] == row and mask[t]]
-            expected = sum(subject.responses[t].astype(float) for t in trials) / len(trials)
-            np.testing.assert_allclose(got[i], expected, atol=1e-5)
+def test_over_repeats_is_the_mean_over_a_pictures_trials(subject, tree):
+    some = dataclasses.replace(
+        subject,
+        responses=subject.responses[:60],  # of one session: some pictures once, some never
+        trial_picture=subject.trial_picture[:60],
+        trial_session=subject.trial_session[:60],
+        repeats=subject.repeats[:60],
+    )
+    for before in (subject, some):
+        after = over_repeats(before)
+        assert list(after.trial_picture) == sorted(set(before.trial_picture))
+        for row, picture in enumerate(after.trial_picture):
+            trials = np.flatnonzero(before.trial_picture == picture)
+            expected = sum(before.responses[t].astype(float) for t in trials) / len(trials)
+            np.testing.assert_allclose(after.responses[row], expected, atol=1e-5)
+            assert after.repeats[row] == len(trials)
+        assert after.identity != before.identity
+    read = load_subject("sim01", tree, average=True)
+    np.testing.assert_array_equal(read.responses, over_repeats(subject).responses)
 
 
 def test_ncsnr_is_the_files(subject, tree):
@@ -261,46 +262,6 @@ def test_an_unknown_roi_names_those_there_are(subject):
     with pytest.raises(InputError, match=r"roi 'V9': sim01-tiny has V1v, .*PPA"):
         subject.roi("V9")
     np.testing.assert_array_equal(subject.roi("V1"), subject.roi("V1v") | subject.roi("V1d"))
-
-
-# Splits
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_picture_and_no_trial_is_in_two_parts(subject, seed):
-    split = split_pictures(subject, seed)
-    parts = [split.train, split.validation, split.test]
-    assert sorted(np.concatenate(parts)) == list(range(40))
-    assert [len(p) for p in parts] == [27, 3, 10]
-    trials = [trials_of(subject, p) for p in parts]
-    assert sorted(np.concatenate(trials)) == list(range(120))
-    shown = [{int(subject.picture_ids[subject.trial_picture[t]]) for t in ts} for ts in trials]
-    assert not (shown[0] & shown[1] or shown[0] & shown[2] or shown[1] & shown[2])
-
-
-def test_the_test_set_is_the_shared_pictures(subject, tree):
-    shared = scipy.io.loadmat(tree.design)["sharedix"].ravel() - 1
-    split = split_pictures(subject)
-    assert set(subject.picture_ids[split.test]) == set(shared)
-    assert not set(subject.picture_ids[np.r_[split.train, split.validation]]) & set(shared)
-
-
-def test_seeds_draw_other_validation_pictures_and_the_same_ones_again(subject):
-    drawn = [tuple(split_pictures(subject, seed).validation) for seed in range(6)]
-    assert len(set(drawn)) > 4
-    assert drawn[3] == tuple(split_pictures(subject, 3).validation)
-
-
-@pytest.mark.parametrize(("share", "part"), [(0.0, "validation"), (1.0, "train")])
-def test_a_split_with_an_empty_part_is_refused(subject, share, part):
-    with pytest.raises(InputError, match=f"no picture left for {part}.*30 pictures of its own"):
-        split_pictures(subject, validation_share=share)
-
-
-def test_a_split_without_shared_pictures_is_refused(subject):
-    without = dataclasses.replace(subject, shared=np.zeros(40, bool))
-    with pytest.raises(InputError, match="no picture left for test"):
-        split_pictures(without)
 
 
 # Identity

@@ -1,0 +1,125 @@
+"""The pictures a subject saw, read by row from where they lie.
+
+pictures = Brick(path, ids)      # rows of NSD's imgBrick
+pictures = Files(paths)          # one file each, as in the Algonauts challenge
+pictures.read(np.array([0, 5]))  # uint8 [2, height, width, 3]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import h5py
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, UnidentifiedImageError
+
+from analysis.files import InputError, require
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+LARGEST = 8192  # px of a side: a header that promises more is no stimulus
+MEND = "Put the picture there again, or take it out with its trials."
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Pictures by row: of one size, RGB."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n height width 3"]:
+        """The pictures at some rows, in the order asked."""
+        ...
+
+
+@dataclass(frozen=True)
+class Brick:
+    """Rows of NSD's stimulus file, uncompressed HDF5: only what is asked for is read."""
+
+    path: Path
+    ids: Int[np.ndarray, " picture"]  # row of imgBrick, from 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n height width 3"]:
+        ids, back = np.unique(self.ids[rows], return_inverse=True)
+        with h5py.File(self.path, "r") as f:
+            return f["imgBrick"][ids][back]  # HDF5 wants rising rows
+
+
+def open_brick(path: Path, ids: Int[np.ndarray, " picture"], mend: str) -> Brick:
+    """The stimulus file's pictures at rows `ids`, if it holds them all.
+
+    Raises:
+        InputError: if it is missing, no HDF5, or has another shape or type.
+    """
+    require(path, "NSD's pictures", mend)
+    try:
+        with h5py.File(path, "r") as f:
+            shape, kind = f["imgBrick"].shape, f["imgBrick"].dtype
+    except (OSError, KeyError, AttributeError) as error:  # the last: a group
+        raise InputError(f"{path}: {error}; expected HDF5 with imgBrick. {mend}") from error
+    right = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
+    if not right or shape[0] <= ids.max():
+        raise InputError(
+            f"{path}: imgBrick {shape} {kind}; expected uint8 [pictures, height, width, 3] with"
+            f" more than {ids.max()} pictures. {mend}"
+        )
+    return Brick(path, ids)
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+    """A picture file as RGB.
+
+    Raises:
+        InputError: if it is missing, cut off, no picture, or larger than any stimulus.
+    """
+    require(path, "a picture", MEND)
+    try:
+        with Image.open(path) as image:
+            if max(image.size) > LARGEST:
+                raise ValueError(f"{image.size} px, more than {LARGEST}")
+            return np.asarray(image.convert("RGB"))
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,  # what Pillow raises for a broken PNG
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError(f"{path}: not a readable picture ({error}). {MEND}") from error
+
+
+@dataclass(frozen=True)
+class Files:
+    """Picture files of one size, in their order."""
+
+    paths: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n height width 3"]:
+        found = [read_picture(self.paths[i]) for i in rows]
+        for row, picture in zip(rows, found, strict=True):
+            if picture.shape != found[0].shape:
+                raise InputError(
+                    f"{self.paths[row]}: {picture.shape[:2]} px; {self.paths[rows[0]]} has"
+                    f" {found[0].shape[:2]}; expected pictures of one size. {MEND}"
+                )
+        return np.stack(found)
+
+
+@dataclass(frozen=True)
+class Held:
+    """Pictures in memory."""
+
+    array: UInt8[np.ndarray, "picture height width 3"]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n height width 3"]:
+        return self.array[rows]

@@ -1,0 +1,243 @@
+"""A subject's session files turned once into one masked, standardised array on disk.
+
+    prepared = prepare("subj01", files, columns, n_vertices=163842, n_trials=750)
+    prepared.responses[trials]
+
+Each file is read once, one trial at a time. A session that was done is not read again: a run that
+was killed goes on with the next one. When all are done the session files are needed no more.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from tqdm import tqdm
+
+from analysis import mgh
+from analysis.files import (
+    InputError,
+    MissingFile,
+    code_digest,
+    data_root,
+    digest,
+    read_json,
+    require_space,
+    write_json,
+)
+from analysis.subject import standardise
+
+MEND = "Delete its folder: it is made again when asked for."
+BLOCK = 256  # trials at a time where columns are left out
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A subject's responses, and what standardising took out of each session."""
+
+    responses: Float[np.ndarray, "trial kept"]  # z-score per session; on disk, read-only
+    kept: Bool[np.ndarray, " vertex"]  # those with data that vary in every session
+    mean: Float[np.ndarray, "session vertex"]  # per cent signal change
+    sd: Float[np.ndarray, "session vertex"]  # per cent signal change
+    identity: str  # sha256 of the betas that were read
+
+
+def prepared_folder(name: str, key: dict) -> Path:
+    return data_root() / "prepared" / f"{name}-{digest(key)[:12]}"
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """What tells that a file is another one: its size and time; None where it is gone."""
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _header(path: Path, shape: tuple[int, int]) -> int:
+    """Start a .npy file of float32 and return where its values begin."""
+    with path.open("wb") as f:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(f, header)
+        start = f.tell()
+        f.truncate(start + 4 * shape[0] * shape[1])
+    return start
+
+
+def _put(path: Path, start: int, row: int, values: Float[np.ndarray, "row column"]) -> None:
+    """Write rows of a .npy file, to the disk."""
+    with path.open("rb+") as f:
+        f.seek(start + 4 * row * values.shape[1])
+        f.write(np.ascontiguousarray(values, "<f4").data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _open(path: Path, what: str) -> Float[np.ndarray, "row column"]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: damaged ({error}); expected {what}. {MEND}") from error
+
+
+def missing_sessions(files: list[tuple[Path, Path]], n_trials: int) -> None:
+    """Pass if every session file is there.
+
+    Raises:
+        MissingFile: naming the first that is not, and how many are not.
+    """
+    gone = [path for pair in files for path in pair if not path.exists()]
+    if gone:
+        raise MissingFile(
+            f"{gone[0]}: not found; expected betas of {n_trials} trials."
+            f" {len(gone)} of {2 * len(files)} session files are missing. {mgh.FETCH}"
+            " Or ask for the first sessions only."
+        )
+
+
+def prepare(
+    name: str,
+    files: list[tuple[Path, Path]],
+    columns: tuple[Int[np.ndarray, " left"], Int[np.ndarray, " right"]],
+    n_vertices: int,
+    n_trials: int,
+) -> Prepared:
+    """The standardised responses of the chosen vertices, lh then rh, of all sessions.
+
+    `files`: per session the two hemispheres' betas; `columns`: the chosen vertices of each;
+    `n_vertices`, `n_trials`: of each file.
+
+    Raises:
+        InputError: for a missing, damaged or doubled session, too small a disk, or if no vertex
+            has data.
+    """
+    width = sum(len(c) for c in columns)
+    key = {
+        "files": [[str(p.resolve()) for p in pair] for pair in files],
+        "columns": hashlib.sha256(b"|".join(c.tobytes() for c in columns)).hexdigest(),
+        "shape": [len(files), n_trials, n_vertices, width],
+        "code": code_digest(("mgh.py", "prepare.py", "subject.py")),
+    }
+    folder = prepared_folder(name, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder.with_suffix(".lock")):
+        stamps = [[_stamp(p) for p in pair] for pair in files]
+        if not _is_whole(folder, stamps):
+            missing_sessions(files, n_trials)
+            _read_sessions(folder, name, files, stamps, columns, n_vertices, n_trials)
+            _finish(folder, files, n_trials * len(files), width)
+    return _result(folder, n_trials * len(files))
+
+
+def _is_whole(folder: Path, stamps: list[list[list[int] | None]]) -> bool:
+    """Whether all was prepared and no session file has changed since; a deleted one is allowed."""
+    if not (folder / "record.json").exists():
+        return False
+    record = read_json(folder / "record.json", "the record of prepared responses", MEND)
+    same = all(
+        new in (None, old)
+        for session, pair in enumerate(stamps)
+        for old, new in zip(record["sessions"][str(session)]["stamps"], pair, strict=True)
+    )
+    if same:
+        return True
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return False
+
+
+def _read_sessions(
+    folder: Path,
+    name: str,
+    files: list[tuple[Path, Path]],
+    stamps: list[list[list[int] | None]],
+    columns: tuple[Int[np.ndarray, " left"], Int[np.ndarray, " right"]],
+    n_vertices: int,
+    n_trials: int,
+) -> None:
+    """Write the rows of each session that is not done, and then that it is done."""
+    shape = (len(files) * n_trials, sum(len(c) for c in columns))
+    wide, levels, progress = (folder / n for n in ("wide.npy", "levels.npy", "progress.json"))
+    if not progress.exists():
+        require_space(folder, 4 * shape[0] * shape[1], f"the prepared responses of {name}")
+        starts = [_header(wide, shape), _header(levels, (2 * len(files), shape[1]))]
+        write_json(progress, {"starts": starts, "sessions": {}})
+    done = read_json(progress, "how far preparing went", MEND)
+    responses = np.empty((n_trials, shape[1]), np.float32)
+    bar = tqdm(list(enumerate(files)), desc=f"sessions of {name}", unit="session", disable=None)
+    for session, pair in bar:
+        made = done["sessions"].get(str(session))
+        if made and made["stamps"] == stamps[session]:
+            continue
+        hashes, level, start = [], np.empty((2, shape[1]), np.float32), 0
+        for path, chosen in zip(pair, columns, strict=True):
+            betas = mgh.read_series(path, chosen, n_vertices, n_trials)
+            hashes.append(hashlib.sha256(betas.data).hexdigest())
+            here = slice(start, start := start + len(chosen))
+            responses[:, here], level[0, here], level[1, here] = standardise(betas)
+        _refuse_double(files, done["sessions"], session, hashes)
+        _put(wide, done["starts"][0], session * n_trials, responses)
+        _put(levels, done["starts"][1], 2 * session, level)
+        done["sessions"][str(session)] = {"stamps": stamps[session], "sha256": hashes}
+        write_json(progress, done)
+
+
+def _refuse_double(
+    files: list[tuple[Path, Path]], done: dict[str, dict], session: int, hashes: list[str]
+) -> None:
+    """Pass if no other session holds the same betas."""
+    for other, record in done.items():
+        for side, mine in enumerate(hashes):
+            if int(other) != session and record["sha256"][side] == mine:
+                raise InputError(
+                    f"{files[session][side]}: the same betas as {files[int(other)][side].name};"
+                    f" expected another session. {mgh.FETCH}"
+                )
+
+
+def _finish(folder: Path, files: list[tuple[Path, Path]], n_rows: int, width: int) -> None:
+    """Leave out the vertices without data, and write the record that all is there."""
+    done = read_json(folder / "progress.json", "how far preparing went", MEND)
+    sd = np.array(_open(folder / "levels.npy", "means and spreads"))[1::2]
+    kept = (sd > 0).all(0)  # False for NaN
+    if not kept.any():
+        raise InputError(
+            f"{files[0][0].parent}: all {width} visual vertices are NaN or constant in some"
+            f" session. {mgh.FETCH}"
+        )
+    if kept.all():
+        (folder / "wide.npy").replace(folder / "responses.npy")
+    else:
+        narrow = (n_rows, int(kept.sum()))
+        require_space(folder, 4 * narrow[0] * narrow[1], "leaving out vertices without data")
+        begin = _header(folder / "responses.npy", narrow)
+        with (folder / "wide.npy").open("rb") as f:  # a memory map would count as memory
+            f.seek(done["starts"][0])
+            for row in range(0, n_rows, BLOCK):
+                some = np.fromfile(f, "<f4", min(BLOCK, n_rows - row) * width)
+                _put(folder / "responses.npy", begin, row, some.reshape(-1, width)[:, kept])
+    record = {"sessions": done["sessions"], "dropped": np.flatnonzero(~kept).tolist()}
+    write_json(folder / "record.json", record)
+    for left in ("wide.npy", "progress.json"):
+        (folder / left).unlink(missing_ok=True)
+
+
+def _result(folder: Path, n_rows: int) -> Prepared:
+    """What a whole folder holds."""
+    record = read_json(folder / "record.json", "the record of prepared responses", MEND)
+    responses = _open(folder / "responses.npy", "responses")
+    levels = np.array(_open(folder / "levels.npy", "means and spreads"))
+    kept = np.ones(levels.shape[1], bool)
+    kept[record["dropped"]] = False
+    if responses.shape != (n_rows, kept.sum()):
+        raise InputError(
+            f"{folder / 'responses.npy'}: {responses.shape}; expected {(n_rows, int(kept.sum()))}."
+            f" {MEND}"
+        )
+    sessions = sorted(record["sessions"].items(), key=lambda item: int(item[0]))
+    identity = digest([s["sha256"] for _, s in sessions])
+    return Prepared(responses, kept, levels[0::2], levels[1::2], identity)
