@@ -82,8 +82,9 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _gigabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:,.2f} GB"
+def _size(n_bytes: int) -> str:
+    """Bytes in words, to three figures."""
+    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e7 else f"{n_bytes / 1e6:,.3f} MB"
 
 
 @main.command()
@@ -109,15 +110,15 @@ def fetch(dry_run: bool, accept_nsd_terms: bool, jobs: int, **named: object) -> 
             mark = "about " if row.about else ""
             click.echo(f"{row.state:<8}{mark:>6}{row.bytes:>16,}  {row.file}")
     for kind, some in rows.groupby("kind", sort=False):
-        need = _gigabytes(some["bytes"].sum() - some["there"].sum())
-        total = _gigabytes(some["bytes"].sum())
+        need = _size(int(some["bytes"].sum() - some["there"].sum()))
+        total = _size(int(some["bytes"].sum()))
         click.echo(f"{kind:<12}{len(some):>5} files {total:>12}   to fetch {need:>12}")
     root = data_root()
     there = next(p for p in (root, *root.parents) if p.exists())
     click.echo(
-        f"{'all':<12}{len(rows):>5} files {_gigabytes(rows['bytes'].sum()):>12}   to fetch"
-        f" {_gigabytes(rows['bytes'].sum() - rows['there'].sum()):>12}   free on the disk"
-        f" {_gigabytes(shutil.disk_usage(there).free)}"
+        f"{'all':<12}{len(rows):>5} files {_size(int(rows['bytes'].sum())):>12}   to fetch"
+        f" {_size(int(rows['bytes'].sum() - rows['there'].sum())):>12}   free on the disk"
+        f" {_size(shutil.disk_usage(there).free)}"
     )
     if dry_run:
         return

@@ -55,7 +55,7 @@ def split_pictures(
     subject: Subject,
     seed: int = 0,
     validation_share: float = 0.1,
-    scheme: Scheme = "shared",
+    scheme: str = "shared",
 ) -> Split:
     """Test pictures by a scheme; of the others a seeded share validates and the rest trains.
 
