@@ -102,8 +102,13 @@ def cortex(
     colours: str = "viridis",
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """A map on the inflated surface: both hemispheres, four views, one colour scale."""
+    """A map on the inflated surface: both hemispheres, four views, one colour scale.
+
+    Of a subject that is not on fsaverage: its vertices from behind, from a side and from above.
+    """
     low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
+    if not subject.n_surface:
+        return _points(subject, values, label, colours, (low, high))
     figure, axes = plt.subplots(
         2,
         4,
@@ -146,6 +151,27 @@ def cortex(
         )
     scale = ScalarMappable(Normalize(low, high), colours)
     figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.02, label=label)
+    return figure
+
+
+def _points(
+    subject: Subject,
+    values: Float[np.ndarray, " vertex"],
+    label: str,
+    colours: str,
+    limits: tuple[float, float],
+) -> Figure:
+    """The vertices where their coordinates are, in three projections."""
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for axis, (title, across, up) in zip(
+        axes, (("posterior", 0, 2), ("lateral", 1, 2), ("superior", 0, 1)), strict=True
+    ):
+        x, y = subject.coordinates[:, across], subject.coordinates[:, up]
+        dots = axis.scatter(x, y, s=4, c=values, cmap=colours, vmin=limits[0], vmax=limits[1])
+        axis.set(title=title, xlabel=f"{'xyz'[across]} (mm)", ylabel=f"{'xyz'[up]} (mm)")
+        axis.set_aspect("equal", "datalim")
+    figure.colorbar(dots, ax=axes, shrink=0.8, label=label)
+    seaborn.despine(figure)
     return figure
 
 

@@ -7,12 +7,14 @@ import dataclasses
 
 import torch
 
+from analysis.algonauts import load_algonauts
 from analysis.backbones import card_of, load_backbone
 from analysis.features import Tokens, absent, cache_folder, extract, picture_digests
 from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
 from analysis.nsd import SESSIONS, read_subject
+from analysis.own import load_own
 from analysis.prepare import Prepared
 from analysis.simulate import is_complete, parse_name, simulate, simulated_tree
 from analysis.splits import default_scheme, limit, split_pictures
@@ -42,6 +44,10 @@ def get_subject(
     """
     if name in SESSIONS or name.startswith("sim"):
         subject = _of_tree(name, space, sessions)[0]
+    elif name.startswith("algonauts-"):
+        subject = load_algonauts(name, data_root() / "algonauts2023", space)
+    elif name.startswith("own-"):
+        subject = load_own(name, data_root() / "own")
     else:
         raise InputError(
             f"subject {name!r}: expected {', '.join(SESSIONS)} of NSD, algonauts-subj01 to"

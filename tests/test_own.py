@@ -1,0 +1,156 @@
+"""The reader's own folder: the page's example works, and each damage is named."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis import figures
+from analysis.files import ROOT, InputError
+from analysis.own import load_own
+from analysis.splits import split_pictures, trials_of
+
+NEEDED = ("pictures.npy", "responses.npy", "coordinates.npy", "trials.csv")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the page's own code writes."""
+    page = (ROOT / "book/own_data.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.S)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "own_data.md", "exec"), {})
+    return tmp_path / "data/own/example"
+
+
+def load(folder):
+    return load_own(f"own-{folder.name}", folder.parent)
+
+
+def test_the_pages_example_is_read_as_it_says(folder):
+    subject = load(folder)
+    responses = np.load(folder / "responses.npy").astype(float)
+    for session in (0, 1):
+        some = responses[60 * session : 60 * session + 60]
+        expected = (some - some.mean(0)) / some.std(0)
+        np.testing.assert_allclose(
+            subject.responses[subject.trial_session == session], expected, atol=1e-5
+        )
+    assert list(np.flatnonzero(subject.rois["V1"])) == [0, 1]
+    assert list(np.flatnonzero(subject.rois["FFA"])) == [2]
+    assert list(np.flatnonzero(subject.shared)) == list(range(6))
+    assert np.isnan(subject.ncsnr).all() and not subject.simulated
+    pictures = np.load(folder / "pictures.npy")
+    np.testing.assert_array_equal(subject.pictures(np.array([7, 2])), pictures[[7, 2]])
+    split = split_pictures(subject)
+    assert len(split.test) == 6 and len(trials_of(subject, split.test)) == 12
+    assert load(folder).identity == subject.identity
+
+
+def test_pictures_may_be_files_and_a_test_set_is_drawn(folder):
+    pictures = np.load(folder / "pictures.npy")
+    (folder / "pictures").mkdir()
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"pictures/p{i:02d}.png")
+    (folder / "pictures.npy").unlink()
+    rows = (folder / "trials.csv").read_text().splitlines()[1:]
+    names = [f"p{int(row.split(',')[0]):02d}.png" for row in rows]
+    (folder / "trials.csv").write_text("\n".join(["picture", *names]) + "\n")
+    subject = load(folder)
+    np.testing.assert_array_equal(subject.pictures(np.array([3])), pictures[[3]])
+    assert subject.shared.sum() == 6 and subject.n_sessions == 1
+
+
+def test_vertices_without_data_are_left_out_and_a_map_needs_no_mesh(folder):
+    responses = np.load(folder / "responses.npy")
+    responses[:60, 4], responses[70, 9] = 3.0, np.nan
+    np.save(folder / "responses.npy", responses)
+    subject = load(folder)
+    assert subject.dropped == 2 and len(subject.vertices) == 48
+    figure = figures.cortex(subject, np.arange(48.0), "a value")
+    assert len(figure.axes) == 4
+
+
+def test_vertices_on_fsaverage_are_taken(folder):
+    np.save(folder / "vertices.npy", np.arange(50) * 20)
+    (folder / "mesh.txt").write_text("642\n")
+    subject = load(folder)
+    assert subject.n_surface == 642 and subject.vertices[-1] == 980
+
+
+def put(name, array):
+    return lambda folder: np.save(folder / name, array)
+
+
+def text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+TRIALS = "picture\n" + "0\n" * 120
+DAMAGE = {
+    **{f"no {n}": (lambda f, n=n: (f / n).unlink(), "not found") for n in NEEDED},
+    **{
+        f"{n} cut": (
+            lambda f, n=n: (f / n).write_bytes((f / n).read_bytes()[:-9]),
+            f"{n}: not a readable .npy",
+        )
+        for n in NEEDED[:3]
+    },
+    **{
+        f"{n} empty": (lambda f, n=n: (f / n).write_bytes(b""), n.replace(".", r"\.") + ": ")
+        for n in NEEDED
+    },
+    "pickled responses": (
+        put("responses.npy", np.array([object()])),
+        r"responses.npy: not a readable .npy",
+    ),
+    "responses of one axis": (put("responses.npy", np.zeros(5)), r"responses.npy: float64 \(5,\)"),
+    "whole responses": (put("responses.npy", np.ones((120, 50), int)), "responses.npy: int64"),
+    "constant responses": (put("responses.npy", np.ones((120, 50))), "all 50 vertices NaN or con"),
+    "fewer coordinates": (put("coordinates.npy", np.zeros((49, 3))), r"coordinates.npy: .*\(49, 3"),
+    "NaN coordinates": (put("coordinates.npy", np.full((50, 3), np.nan)), "coordinates: NaN"),
+    "float pictures": (put("pictures.npy", np.zeros((60, 8, 8, 3))), "pictures.npy: float64"),
+    "16-bit pictures": (
+        put("pictures.npy", np.zeros((60, 8, 8, 3), "u2")),
+        "uint16; expected uint8",
+    ),
+    "grey pictures": (
+        put("pictures.npy", np.zeros((60, 8, 8), "u1")),
+        r"pictures.npy: .*\(60, 8, 8",
+    ),
+    "fewer trials": (text("trials.csv", "picture\n0\n"), "trials.csv: 1 trials; expected 120"),
+    "no picture column": (
+        text("trials.csv", "file\n0\n"),
+        "trials.csv: columns file; expect",
+    ),
+    "unknown picture": (text("trials.csv", TRIALS.replace("0", "99", 1)), "line 2: picture '99'"),
+    "bad session": (
+        text("trials.csv", "picture,session\n" + "0,x\n" * 120),
+        "trials.csv, line 2: session 'x'; expected a whole number",
+    ),
+    "half marked": (
+        text("trials.csv", "picture,test\n" + "0,1\n0,0\n" * 60),
+        "marked in some of its trials only",
+    ),
+    "roi beyond": (text("rois.csv", "vertex,roi\n50,V1v\n"), "rois.csv: vertex 50; expected less"),
+    "short ncsnr": (put("ncsnr.npy", np.ones(3)), r"ncsnr.npy: float64 \(3,\)"),
+    "vertices without mesh": (put("vertices.npy", np.arange(50)), "mesh.txt: not found"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_damage_names_the_file_and_what_to_do(folder, kind):
+    damage, said = DAMAGE[kind]
+    damage(folder)
+    with pytest.raises(InputError, match=said) as caught:
+        load(folder)
+    assert "See the book's page on your own data" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["own-", "own-../x", "own-a/b", "own", "x"])
+def test_a_bad_name_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="expected own-NAME"):
+        load_own(name, tmp_path)
+    assert not os.listdir(tmp_path)
