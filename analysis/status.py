@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import simulate
+from analysis import manifest, simulate
 from analysis.features import read_manifest
+from analysis.fetch import plan
 from analysis.files import NSDTree, data_root, features_root, fits_root
 from analysis.nsd import SESSIONS, SIMULATED
 
@@ -33,12 +34,23 @@ def _subjects() -> Iterator[dict[str, str]]:
             if not betas.is_dir():
                 continue
             sessions = len(list(betas.glob("lh.betas_session*.mgh")))
-            whole = size == "nsd" or simulate.is_complete(f"{name}{suffix}")
-            state = f"{sessions} sessions" + ("" if whole else ", unfinished or of older code")
+            state = f"{sessions} sessions"
+            if size == "nsd":
+                files = plan(manifest.select(manifest.read_manifest(), [name]))
+                state += f", {(files['state'] == 'there').sum()} of {len(files)} files"
+            elif not simulate.is_complete(f"{name}{suffix}"):
+                state += ", unfinished or of older code"
             yield {"kind": "subject", "name": name + suffix, "state": state} | _size_and_age(betas)
         if tree.stimuli.exists():
             row = {"kind": "pictures", "name": size, "state": "whole"}
             yield row | _size_and_age(tree.stimuli)
+
+
+def _prepared() -> Iterator[dict[str, str]]:
+    for folder in sorted(p for p in (data_root() / "prepared").glob("*") if p.is_dir()):
+        whole = (folder / "record.json").exists()
+        state = "whole" if whole else "under way or stopped: goes on when asked for"
+        yield {"kind": "prepared", "name": folder.name, "state": state} | _size_and_age(folder)
 
 
 def _caches() -> Iterator[dict[str, str]]:
@@ -61,6 +73,6 @@ def _fits() -> Iterator[dict[str, str]]:
 
 
 def overview() -> pd.DataFrame:
-    """A row per subject, stimulus file, token cache and fit: kind, name, state, size, age."""
-    rows = [*_subjects(), *_caches(), *_fits()]
+    """A row per subject, stimulus file, prepared array, token cache and fit, and how it stands."""
+    rows = [*_subjects(), *_prepared(), *_caches(), *_fits()]
     return pd.DataFrame(rows, columns=["kind", "name", "state", "size", "age"])

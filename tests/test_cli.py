@@ -205,3 +205,16 @@ def test_prepare_says_what_is_there_and_whether_noise_ceilings_agree(run, data_f
     assert done.exit_code == 0
     assert "120 trials in 2 sessions, 152 vertices, 1 left out" in done.output
     assert "correlation 1.00000" in done.output
+
+
+def test_status_counts_a_persons_files_and_shows_what_is_prepared(run, tmp_path, data_folder):
+    from analysis.files import NSDTree, data_root
+
+    run("prepare", "sim01-tiny")
+    betas = NSDTree(data_root() / "nsd").betas("subj02", "lh", 1)
+    betas.parent.mkdir(parents=True)
+    betas.write_bytes(b"begun")
+    done = run("status")
+    assert done.exit_code == 0, done.output
+    assert "1 sessions, 0 of 104 files" in done.output
+    assert "prepared" in done.output and "tiny-sim01-" in done.output
