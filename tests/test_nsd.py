@@ -264,6 +264,105 @@ def test_an_unknown_roi_names_those_there_are(subject):
     np.testing.assert_array_equal(subject.roi("V1"), subject.roi("V1v") | subject.roi("V1d"))
 
 
+# Further ROIs, regions and meshes
+
+
+def add_family(tree, path_of, names, seed=0):
+    """Write a label family of both hemispheres; the labels by hemisphere."""
+    rng, made = np.random.default_rng(seed), {}
+    for hemi in HEMIS:
+        n = len(values(tree.native_label("sim01", hemi, "floc-faces")))
+        n = n if "sim01" in str(path_of(hemi)) else 642
+        made[hemi] = rng.integers(0, len(names), n)
+        mgh.write_labels(path_of(hemi), made[hemi], names)
+    return made
+
+
+@pytest.mark.parametrize("family", ["streams", "Kastner2015", "HCP_MMP1"])
+def test_families_of_fsaverage_are_read_as_they_lie(tree_copy, family):
+    names = {0: "Unknown", 1: "V1v", 2: "ventral"}
+    labels = add_family(tree_copy, lambda h: tree_copy.group_label(h, family), names)
+    subject = load_subject("sim01", tree_copy)
+    own = load_subject("sim01", tree_copy).rois["V1v"]
+    expected = np.concatenate([labels[h] for h in HEMIS])[subject.vertices]
+    for value in (1, 2):
+        np.testing.assert_array_equal(subject.rois[f"{family}/{names[value]}"], expected == value)
+    np.testing.assert_array_equal(subject.rois["V1v"], own)  # not mixed with the family's V1v
+
+
+def test_native_eccentricity_goes_through_the_transform(tree_copy):
+    names = {0: "Unknown", 1: "ecc0pt5", 2: "ecc1"}
+    labels = add_family(
+        tree_copy, lambda h: tree_copy.native_label("sim01", h, "prf-eccrois"), names
+    )
+    subject = load_subject("sim01", tree_copy)
+    for row, vertex in enumerate(subject.vertices):
+        hemi, at = hemi_of(subject, vertex)
+        source = int(values(tree_copy.to_fsaverage("sim01", hemi))[at, 0]) - 1
+        assert subject.rois["prf-eccrois/ecc1"][row] == (labels[hemi][source] == 2)
+
+
+def test_a_region_is_the_union_of_rois_also_beyond_nsdgeneral(tree_copy, subject):
+    names = {0: "Unknown", 1: "parietal"}
+    labels = add_family(tree_copy, lambda h: tree_copy.group_label(h, "streams"), names)
+    some = load_subject("sim01", tree_copy, region=("V1", "FFA"))
+    whole = load_subject("sim01", tree_copy)
+    inside = whole.rois["V1"] | whole.rois["FFA"]
+    assert set(whole.vertices[inside]) == set(some.vertices) & set(whole.vertices)
+    np.testing.assert_array_equal(
+        some.responses[:, np.isin(some.vertices, whole.vertices)],
+        whole.responses[:, np.isin(whole.vertices, some.vertices)],
+    )
+    parietal = np.flatnonzero(np.concatenate([labels[h] for h in HEMIS]) == 1)
+    betas = np.concatenate([values(tree_copy.betas("sim01", h, 1)) for h in HEMIS])
+    varying = parietal[betas[parietal].std(1) > 0]  # outside visual cortex betas are 0
+    assert set(load_subject("sim01", tree_copy, region="streams/parietal").vertices) == set(varying)
+
+
+@pytest.mark.parametrize("region", ["V9", ("V1", "nowhere"), ()])
+def test_an_unknown_region_names_those_there_are(tree, region):
+    with pytest.raises(InputError, match=r"region=.*expected 'nsdgeneral' or names among .*V1v"):
+        load_subject("sim01", tree, region=region)
+
+
+def nested(tree, n_file):
+    """The tree again on a larger mesh, whose first vertices are the smaller one's."""
+    rng = np.random.default_rng(0)
+    for hemi in HEMIS:
+        for session in (1, 2):
+            path = tree.betas("sim01", hemi, session)
+            betas = values(path).astype(np.float32)
+            more = rng.normal(size=(n_file - 642, betas.shape[1])).astype(np.float32)
+            mgh.write(path, np.concatenate([betas, more]))
+        ratio = values(tree.ncsnr("sim01", hemi)).ravel().astype(np.float32)
+        mgh.write(tree.ncsnr("sim01", hemi), np.r_[ratio, np.ones(n_file - 642, np.float32)])
+        source = values(tree.to_fsaverage("sim01", hemi)).ravel().astype(np.float32)
+        mgh.write(tree.to_fsaverage("sim01", hemi), np.resize(source, n_file))
+        mask = values(tree.group_label(hemi, "nsdgeneral")).ravel().astype(int)
+        names = {0: "Unknown", 1: "nsdgeneral"}
+        mgh.write_labels(
+            tree.group_label(hemi, "nsdgeneral"), np.r_[mask, np.ones(n_file - 642, int)], names
+        )
+
+
+def test_a_nested_mesh_is_the_first_vertices_of_the_files(tree_copy, subject):
+    nested(tree_copy, 2562)
+    whole = load_subject("sim01", tree_copy)
+    assert whole.n_surface == 2562 and len(whole.vertices) == len(subject.vertices) + 2 * 1920
+    small = load_subject("sim01", tree_copy, n_surface=642)
+    np.testing.assert_array_equal(small.vertices, subject.vertices)
+    np.testing.assert_array_equal(small.responses, subject.responses)
+    np.testing.assert_allclose(small.coordinates, subject.coordinates)
+    for roi, mask in subject.rois.items():
+        np.testing.assert_array_equal(small.rois[roi], mask)
+
+
+@pytest.mark.parametrize("n_surface", [641, 2562])
+def test_a_mesh_that_is_not_nested_is_refused(tree, n_surface):
+    with pytest.raises(InputError, match=f"n_surface={n_surface}: expected one of 642, nested in"):
+        load_subject("sim01", tree, n_surface=n_surface)
+
+
 # Identity
 
 
