@@ -3,6 +3,7 @@
 import os
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
@@ -71,6 +72,7 @@ def test_vertices_without_data_are_left_out_and_a_map_needs_no_mesh(folder):
     assert subject.dropped == 2 and len(subject.vertices) == 48
     figure = figures.cortex(subject, np.arange(48.0), "a value")
     assert len(figure.axes) == 4
+    plt.close(figure)
 
 
 def test_vertices_on_fsaverage_are_taken(folder):
