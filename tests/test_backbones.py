@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.transforms import functional as pil_functional
 
-from analysis.backbones import CARDS, OpenClipViT, load_backbone
+from analysis.backbones import CARDS, OpenClipViT, Preprocessing, load_backbone
 from analysis.files import InputError
 
 FULL_SIZE = {  # Table 6
@@ -55,7 +55,7 @@ def hooked(visual: nn.Module, x: Tensor) -> list[Tensor]:
 def test_tokens_are_what_hooks_see(name: str) -> None:
     backbone = load_backbone(name, "random")
     pictures = noise(1, 100, 100)
-    side = backbone.input_size[0] // CARDS[name].patch
+    side = backbone.preprocess.size[0] // CARDS[name].patch
     with torch.inference_mode():
         local, global_ = backbone(pictures)
         blocks = hooked(backbone.visual, backbone.preprocess(pictures))
@@ -105,9 +105,10 @@ def test_the_architecture_is_table_6s(name: str) -> None:
     )
     with torch.device("meta"):
         visual = open_clip.CLIP(**open_clip.get_model_config(card.architecture)).visual
-    backbone = OpenClipViT(name, visual, card.mean, card.std, card.interpolation).to("meta")
+    preprocess = Preprocessing((input_size, input_size), card.mean, card.std, card.interpolation)
+    backbone = OpenClipViT(name, visual, preprocess)
     assert backbone.widths == [width] * layers
-    assert backbone.input_size == (input_size, input_size)
+    assert backbone.preprocess.size == (input_size, input_size)
     assert visual.conv1.weight.shape == (width, 3, patch, patch)
     assert visual.positional_embedding.shape == ((input_size // patch) ** 2 + 1, width)
     local, global_ = backbone(torch.empty(2, 425, 425, 3, dtype=torch.uint8, device="meta"))
@@ -152,10 +153,10 @@ def test_identity_changes_with_all_that_determines_tokens(mini: OpenClipViT) -> 
         weight: float = 0.0,
     ) -> str:
         visual = load_backbone("clip-mini").visual
-        visual.image_size = (size, size)
         with torch.no_grad():
             visual.transformer.resblocks[3].mlp.c_fc.weight[5, 7] += weight
-        return OpenClipViT(name, visual, mean, card.std, interpolation).identity
+        preprocess = Preprocessing((size, size), mean, card.std, interpolation)
+        return OpenClipViT(name, visual, preprocess).identity
 
     changed = [
         identity(name="other"),

@@ -4,7 +4,17 @@ backbone = load_backbone("clip-mini")
 local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
 """
 
+from analysis.backbones.base import Backbone, Preprocessing, View
 from analysis.backbones.registry import CARDS, Card, card_of, load_backbone
 from analysis.backbones.vit import OpenClipViT
 
-__all__ = ["CARDS", "Card", "OpenClipViT", "card_of", "load_backbone"]
+__all__ = [
+    "CARDS",
+    "Backbone",
+    "Card",
+    "OpenClipViT",
+    "Preprocessing",
+    "View",
+    "card_of",
+    "load_backbone",
+]

@@ -7,6 +7,7 @@ from typing import Literal
 
 import safetensors
 
+from analysis.backbones.base import Preprocessing
 from analysis.backbones.vit import CLIP_MEAN, CLIP_STD, OpenClipViT, visual_tower
 from analysis.files import InputError
 
@@ -92,4 +93,5 @@ def load_backbone(name: str, weights: str | None = None) -> OpenClipViT:
             " is downloaded at its first use: check the connection, or give weights= a file in"
             f" open_clip's format for {card.architecture}, or 'random' to try without."
         ) from error
-    return OpenClipViT(name, visual, card.mean, card.std, card.interpolation)
+    size = (card.input_size, card.input_size)
+    return OpenClipViT(name, visual, Preprocessing(size, card.mean, card.std, card.interpolation))

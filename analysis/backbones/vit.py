@@ -1,70 +1,35 @@
 """The vision transformers of open_clip, layer by layer."""
 
-import hashlib
 from pathlib import Path
 
 import open_clip
 import scipy.fft
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
-from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
+from torch import Tensor
+
+from analysis.backbones.base import Backbone, Preprocessing
 
 CLIP_MEAN = open_clip.OPENAI_DATASET_MEAN
 CLIP_STD = open_clip.OPENAI_DATASET_STD
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
 
-class OpenClipViT(nn.Module):
-    """Tokens of every block: patch tokens as a map, the class token as the global one.
+class OpenClipViT(Backbone):
+    """Tokens of every block: patch tokens as a map, the class token as the global one."""
 
-    Pictures are resized whole to the network's input, never cropped: a crop would move what the
-    space selector finds. Weights are frozen; `identity` is the sha256 of all that determines the
-    tokens.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        visual: VisionTransformer,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
-        interpolation: str,
-    ):
-        super().__init__()
-        self.name = name
-        self.visual = visual.eval().requires_grad_(False)
-        self.input_size: tuple[int, int] = visual.image_size
-        self.interpolation = InterpolationMode(interpolation)
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255)
+    def __init__(self, name: str, visual: VisionTransformer, preprocess: Preprocessing):
+        super().__init__(name, preprocess)
+        self.visual = visual
         self.widths = [visual.transformer.width] * len(visual.transformer.resblocks)
-        self.identity = self._identity()
+        self.freeze()
 
-    def _identity(self) -> str:
-        hashed = hashlib.sha256(f"{self.name} {self.input_size} {self.interpolation}".encode())
-        for key, value in sorted(self.state_dict().items()):
-            hashed.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-            if not value.is_meta:
-                hashed.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-        return hashed.hexdigest()
-
-    def preprocess(
-        self, pictures: UInt8[Tensor, "batch height width 3"]
-    ) -> Float[Tensor, "batch 3 h w"]:
-        """Pictures at the network's input size, in its own normalisation."""
-        x = pictures.permute(0, 3, 1, 2).to(self.mean)
-        x = resize(x, list(self.input_size), interpolation=self.interpolation, antialias=True)
-        return (x.clamp(0, 255) - self.mean) / self.std
-
-    def forward(
-        self, pictures: UInt8[Tensor, "batch height width 3"]
-    ) -> tuple[list[Float[Tensor, "batch _ h w"]], list[Float[Tensor, "batch _"]]]:
-        """Per layer, local tokens [batch, channel, h, w] and the class token [batch, channel]."""
+    def tokens(
+        self, x: Float[Tensor, "batch 3 h w"]
+    ) -> tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]:
         out = self.visual.forward_intermediates(
-            self.preprocess(pictures), intermediates_only=True, output_extra_tokens=True
+            x, intermediates_only=True, output_extra_tokens=True
         )
         prefix = [tokens[:, 0] for tokens in out["image_intermediates_prefix"]]
         return out["image_intermediates"], prefix
