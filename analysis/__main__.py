@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 
@@ -37,19 +38,25 @@ def main() -> None:
 
 
 @main.command()
-@subject_argument
-def simulate(subject: str) -> None:
-    """Write a simulated subject as an NSD tree.
+@click.argument("subjects", nargs=-1)
+@click.option(
+    "--stimuli",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Show your own photographs: a folder of .png or .jpg files.",
+)
+def simulate(subjects: tuple[str, ...], stimuli: Path | None) -> None:
+    """Write simulated subjects as NSD trees: all three, if none is named.
 
-    Its truth is written beside the tree. SUBJECT is sim01, sim02 or sim03; with -tiny or -full
-    appended, of another size.
+    Their truth is written beside the tree. SUBJECTS are sim01, sim02 and sim03; with -tiny or -full
+    appended, of another size. Who sees the photographs of a folder is called sim01@FOLDER.
     """
-    from analysis.simulate import parse_name, simulated_tree  # slow imports only where needed
+    from analysis.simulate import PEOPLE, name_on  # slow imports only where needed
     from analysis.simulate import simulate as write
 
-    made = write(subject)
-    _, size = parse_name(subject)
-    click.echo(f"{subject}: {'written to' if made else 'already in'} {simulated_tree(size).root}")
+    for subject in subjects or PEOPLE:
+        made = write(subject, stimuli)
+        name = name_on(subject, stimuli)
+        click.echo(f"{name}: {'written to' if made else 'already in'} {name.tree.root}")
 
 
 def _selected(

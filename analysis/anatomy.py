@@ -3,9 +3,9 @@
 Nothing here is measured in, or copied from, the Natural Scenes Dataset: the mask has nsdgeneral's
 vertex counts but is a cap of the sphere, V1-V3 are a wedge fitted by us, hV4 is the band next to
 V3v, and category areas are discs. Each is a function of the place on the sphere, so every size of
-fsaverage gets the same anatomy. A `rotation` of the sphere gives a subject areas of its own.
+fsaverage gets the same anatomy. A `Shape` gives a subject areas of its own.
 
-    areas = category_areas("lh", FSAVERAGE5, random_rotation(seed=1, degrees=2.0))
+    areas = category_areas("lh", FSAVERAGE5, Shape(random_rotation(seed=1, degrees=2.0)))
 """
 
 from functools import cache
@@ -43,15 +43,11 @@ ROI_CODES = {
     },
 }
 
-UNTURNED = np.eye(3)
-UNTURNED.setflags(write=False)
-
 # nsdgeneral's vertices at full size, and the centre of the cap that stands in for it: on the sphere
 # (mm), where the cap holds all of V1-V3, hV4 and most of the category discs.
 VISUAL_VERTICES = {"lh": 18461, "rh": 19523}
 VISUAL_CENTRE = {"lh": (-11.9, -79.3, -59.8), "rh": (-36.3, -69.0, -62.6)}
 
-DISC_RADIUS = 9.0  # mm along the sphere
 # Peaks of category areas, MNI mm in the right hemisphere (the left is mirrored). Typical values,
 # rounded by us to where the literature puts them; MNI152 is taken for the surface's MNI305.
 # Faces: Rossion et al. 2012, Weiner et al. 2014 (pFus is FFA-1, mFus FFA-2). Bodies: Downing et al.
@@ -63,6 +59,21 @@ PEAKS = {
     "floc-places": {"OPA": (34, -82, 20), "PPA": (26, -52, -10)},
     "floc-words": {"OWFA": (42, -76, -14), "VWFA-1": (45, -64, -14), "VWFA-2": (45, -54, -17)},
 }
+
+
+UNTURNED = np.eye(3)
+UNTURNED.setflags(write=False)
+
+
+class Shape(NamedTuple):
+    """One person's areas: the template's, turned and scaled."""
+
+    rotation: Float[np.ndarray, "3 3"] = UNTURNED  # of the sphere
+    early: float = 1.0  # times the lengths of V1-V3 and hV4 on the sphere
+    disc: float = 9.0  # mm along the sphere: radius of a category area
+
+
+TEMPLATE = Shape()
 
 
 class Wedge(NamedTuple):
@@ -167,7 +178,7 @@ def chart(
 def retinotopy(
     hemi: str,
     coordinates: Float[np.ndarray, "vertex 3"],
-    rotation: Float[np.ndarray, "3 3"] = UNTURNED,
+    shape: Shape = TEMPLATE,
 ) -> Retinotopy:
     """Areas and receptive fields at points of the sphere, by arithmetic alone.
 
@@ -177,7 +188,7 @@ def retinotopy(
     quarter only. Eccentricity is Horton and Hoyt's exp(a d + b) - 0.75 deg, d mm from the fovea.
     """
     wedge = WEDGES[hemi]
-    along, across = chart(wedge, coordinates @ rotation)
+    along, across = (x / shape.early for x in chart(wedge, coordinates @ shape.rotation))
     side = np.sign(across) * wedge.ventral  # 1 ventral, -1 dorsal
     away = np.abs(across)
     v1 = wedge.v1[0] + wedge.v1[1] * along + wedge.v1[2] * np.sqrt(along.clip(min=0))
@@ -209,20 +220,21 @@ def retinotopy(
 
 
 def category_areas(
-    hemi: str, n_vertices: int, rotation: Float[np.ndarray, "3 3"] = UNTURNED
+    hemi: str, n_vertices: int, shape: Shape = TEMPLATE
 ) -> dict[str, Int[np.ndarray, " area_vertex"]]:
     """The vertices of each category area by name, ascending, within the mask and outside V1-hV4.
 
-    Discs of 9 mm about the pial vertex nearest to each peak. Areas of one family share no vertex
+    Discs about the pial vertex nearest to each peak. Areas of one family share no vertex
     (the nearest peak has it); areas of different families may. At 642 vertices one can be empty.
 
     Raises:
         InputError: for an unknown hemisphere or size.
     """
-    coordinates = sphere(hemi, n_vertices)[0] @ rotation
+    coordinates = sphere(hemi, n_vertices)[0]
     free = np.zeros(n_vertices, dtype=bool)
     free[visual_vertices(hemi, n_vertices)] = True
-    free &= retinotopy(hemi, coordinates).area == 0
+    free &= retinotopy(hemi, coordinates, shape).area == 0
+    turned = coordinates @ shape.rotation
 
     areas = {}
     for peaks in PEAKS.values():
@@ -230,15 +242,15 @@ def category_areas(
         # Looked up at one size, so that a disc keeps its place at all others.
         nearest = KDTree(pial(hemi, FSAVERAGE5)[0]).query(mirrored)[1]
         centres = sphere(hemi, FSAVERAGE5)[0][nearest]
-        distance = np.stack([arc(coordinates, centre) for centre in centres])  # (area, vertex)
+        distance = np.stack([arc(turned, centre) for centre in centres])  # (area, vertex)
         for i, name in enumerate(peaks):
-            own = (distance.argmin(axis=0) == i) & (distance[i] <= DISC_RADIUS)
+            own = (distance.argmin(axis=0) == i) & (distance[i] <= shape.disc)
             areas[name] = np.flatnonzero(own & free)
     return areas
 
 
 def distance_from_v1(
-    hemi: str, n_vertices: int, rotation: Float[np.ndarray, "3 3"] = UNTURNED
+    hemi: str, n_vertices: int, shape: Shape = TEMPLATE
 ) -> Float[np.ndarray, " vertex"]:
     """Distance along the sphere to the nearest vertex of V1, in mm; 0 within it.
 
@@ -246,6 +258,6 @@ def distance_from_v1(
         InputError: for an unknown hemisphere or size.
     """
     coordinates = sphere(hemi, n_vertices)[0]
-    v1 = np.isin(retinotopy(hemi, coordinates, rotation).area, (1, 2))
+    v1 = np.isin(retinotopy(hemi, coordinates, shape).area, (1, 2))
     chord = KDTree(coordinates[v1]).query(coordinates)[0]
     return 2 * RADIUS * np.arcsin(np.clip(chord / (2 * RADIUS), 0.0, 1.0))

@@ -4,6 +4,7 @@ A single .mgh is a 284-byte header and the values, big-endian, vertex fastest; .
 """
 
 import gzip
+import warnings
 import zlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from analysis.files import InputError, require, whole_file
 
 HEADER_BYTES = 284
 FLOAT = 3  # MRI_FLOAT, the type of every map, label and beta file of NSD
+FOOTERS = (0, 16, 20)  # bytes after the values: none, MATLAB's or nibabel's scan parameters
 FETCH = "Fetch the file again, or simulate the subject again."
 
 
@@ -72,9 +74,16 @@ def read(path: Path, what: str, n_vertices: int | None = None) -> Float[np.ndarr
         )
     try:
         raw = _bytes(path)  # nibabel.load would leave an .mgh open
-        return np.frombuffer(raw, ">f4", found, HEADER_BYTES).astype(np.float32)
+        values = np.frombuffer(raw, ">f4", found, HEADER_BYTES).astype(np.float32)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}). {FETCH}") from error
+    if (after := len(raw) - HEADER_BYTES - 4 * found) not in FOOTERS:
+        warnings.warn(
+            f"{path}: {after:,} bytes follow the {found} values that its header promises; expected"
+            f" {', '.join(map(str, FOOTERS))}. If what is read looks wrong: {FETCH}",
+            stacklevel=2,
+        )
+    return values
 
 
 def read_integers(
@@ -158,6 +167,8 @@ def read_names(path: Path) -> dict[int, str]:
             continue
         if len(fields) < 2 or not fields[0].isdigit():
             raise InputError(f"{path}, line {number}: {line!r}; expected 'number name'. {FETCH}")
+        if int(fields[0]) in names or fields[1] in names.values():
+            raise InputError(f"{path}, line {number}: {line!r} is there already. {FETCH}")
         names[int(fields[0])] = fields[1]
     return names
 

@@ -20,6 +20,8 @@ HARMLESS = {
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
 # What numpy raises for a damaged header.
 UNREADABLE = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, OverflowError)
+# And what unpickling damaged bytes raises; a size that is damaged asks for all the memory.
+UNPICKLABLE = (pickle.UnpicklingError, LookupError, TypeError, AttributeError, MemoryError)
 
 
 def read_array(
@@ -47,6 +49,13 @@ def read_array(
         raise InputError(
             f"{path}: {array.dtype} {array.shape}; expected {what}, shape {wanted}, kind of number"
             f" {' or '.join(kinds)}. {mend}"
+        )
+    after = path.stat().st_size - array.offset - array.nbytes
+    if after or not array.dtype.isnative:
+        raise InputError(
+            f"{path}: {array.dtype.str} with {after:,} bytes after the values; expected {what} in"
+            f" this machine's byte order and nothing after: damaged, or of another writer; load it"
+            f" with numpy and save it again. {mend}"
         )
     return array
 
@@ -84,6 +93,6 @@ def read_names(path: Path) -> dict[int, str]:
         if not isinstance(found, dict):
             raise ValueError(type(found).__name__)
         names = {int(value): str(name) for value, name in found.items()}
-    except (*UNREADABLE, pickle.UnpicklingError, LookupError, TypeError, AttributeError) as error:
+    except (*UNREADABLE, *UNPICKLABLE) as error:
         raise InputError(f"{path}: not {what} ({error}). Don't use this file. {MEND}") from error
     return names

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.io
 from jaxtyping import Bool, Int
-from scipy.io.matlab import MatReadError
 
 from analysis import mgh, surface
+from analysis.child import matlab_variables
 from analysis.files import HEMIS, Hemi, InputError, MissingFile, NSDTree, require
 from analysis.pictures import open_brick
 from analysis.prepare import Prepared, prepare
@@ -30,6 +29,7 @@ FAMILIES = ("prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-
 NATIVE_EXTRA = ("prf-eccrois",)
 GROUP_EXTRA = ("streams", "Kastner2015", "HCP_MMP1", "corticalsulc", "visualsulc")
 MASK = "nsdgeneral"
+VARIABLES = ("masterordering", "subjectim", "sharedix", "stimpattern")  # of nsd_expdesign.mat
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,12 @@ def read_design(tree: NSDTree, subject: str, sessions: int | None = None) -> Des
         InputError: if the file is missing, damaged or another shape, or has fewer sessions.
     """
     path = require(tree.design, "NSD's experimental design", GET)
-    try:
-        raw = scipy.io.loadmat(path)
-        ordering = raw["masterordering"].ravel().astype(int) - 1  # uint16: no arithmetic before
-        ids = raw["subjectim"].astype(int) - 1
-        shared = raw["sharedix"].ravel().astype(int) - 1
-        recorded = raw["stimpattern"].shape[0]
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        OSError,
-        NotImplementedError,  # what scipy raises for a MATLAB 7.3 file
-        MatReadError,
-    ) as error:
-        raise InputError(
-            f"{path}: {error}; expected a MATLAB 5 file with masterordering, subjectim, sharedix"
-            f" and stimpattern. {mgh.FETCH}"
-        ) from error
+    what = f"a MATLAB 5 file with {', '.join(VARIABLES[:-1])} and {VARIABLES[-1]}"
+    raw = matlab_variables(path, VARIABLES, what, mgh.FETCH)
+    ordering = raw["masterordering"].ravel().astype(int) - 1  # uint16: no arithmetic before
+    ids = np.atleast_2d(raw["subjectim"]).astype(int) - 1
+    shared = raw["sharedix"].ravel().astype(int) - 1
+    recorded = len(raw["stimpattern"])
     row = int(subject.removeprefix("subj").removeprefix("sim")) - 1
     low, high = (ordering.min(), ordering.max()) if len(ordering) else (-1, -1)
     if (
@@ -82,6 +70,20 @@ def read_design(tree: NSDTree, subject: str, sessions: int | None = None) -> Des
             f" {ordering.shape} from {low + 1} to {high + 1}, stimpattern of {recorded} sessions;"
             f" {subject} needs row {row + 1} of subjectim, whole sessions, and all counted from 1."
             f" {mgh.FETCH}"
+        )
+    shown = np.bincount(ordering, minlength=ids.shape[1])
+    in_slots = int(np.count_nonzero(raw["stimpattern"]))
+    if (
+        len(np.unique(ids[row])) != ids.shape[1]
+        or not np.array_equal(ids[row, : len(shared)], shared)
+        or shown.min() != shown.max()
+        or in_slots != len(ordering)
+    ):
+        raise InputError(
+            f"{path}: damaged: masterordering shows a picture {shown.min()} to {shown.max()} times"
+            f" in {len(ordering)} trials of {in_slots} slots; expected as often as any other, in"
+            f" as many slots; row {row + 1} of subjectim has {len(np.unique(ids[row]))} pictures of"
+            f" {ids.shape[1]}; expected no picture twice, sharedix first. {mgh.FETCH}"
         )
     count = SESSIONS.get(subject, recorded) if sessions is None else sessions
     per_session = len(ordering) // recorded

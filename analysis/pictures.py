@@ -5,6 +5,8 @@ pictures = Files(paths)          # one file each, as in the Algonauts challenge
 pictures.read(np.array([0, 5]))  # uint8 [2, height, width, 3]
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from analysis.child import brick_info
 from analysis.files import InputError, require
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -53,20 +56,30 @@ def open_brick(path: Path, ids: Int[np.ndarray, " picture"], mend: str) -> Brick
     """The stimulus file's pictures at rows `ids`, if it holds them all.
 
     Raises:
-        InputError: if it is missing, no HDF5, or has another shape or type.
+        InputError: if it is missing, no HDF5, damaged, or has another shape or type.
     """
     require(path, "NSD's pictures", mend)
-    try:
-        with h5py.File(path, "r") as f:
-            shape, kind = f["imgBrick"].shape, f["imgBrick"].dtype
-    except (OSError, KeyError, AttributeError) as error:  # the last: a group
-        raise InputError(f"{path}: {error}; expected HDF5 with imgBrick. {mend}") from error
-    right = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
+    info = brick_info(path, "HDF5 with imgBrick", mend)
+    shape, kind = info["shape"], info["dtype"]
+    right = len(shape) == 4 and shape[3] == 3 and kind == "uint8"
     if not right or shape[0] <= ids.max():
         raise InputError(
-            f"{path}: imgBrick {shape} {kind}; expected uint8 [pictures, height, width, 3] with"
-            f" more than {ids.max()} pictures. {mend}"
+            f"{path}: imgBrick {tuple(shape)} {kind}; expected uint8 [pictures, height, width, 3]"
+            f" with more than {ids.max()} pictures. {mend}"
         )
+    if info["chunks"] is None:
+        size, end = math.prod(shape), (info["offset"] or 0) + info["stored"]
+        if info["stored"] != size or end > path.stat().st_size:
+            raise InputError(
+                f"{path}: {info['stored']:,} bytes stored from {info['offset']}; expected"
+                f" {size:,} within the file's {path.stat().st_size:,}. {mend}"
+            )
+        if after := path.stat().st_size - end:
+            warnings.warn(
+                f"{path}: {after:,} bytes follow the pictures, where a file of nothing but imgBrick"
+                " ends with them. If the pictures look wrong, run verify, or fetch the file again.",
+                stacklevel=2,
+            )
     return Brick(path, ids)
 
 

@@ -29,6 +29,7 @@ from analysis.files import (
     require_space,
     write_json,
 )
+from analysis.npy import read_array
 from analysis.subject import standardise
 
 MEND = "Delete its folder: it is made again when asked for."
@@ -78,10 +79,14 @@ def _put(path: Path, start: int, row: int, values: Float[np.ndarray, "row column
 
 
 def _open(path: Path, what: str) -> Float[np.ndarray, "row column"]:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: damaged ({error}); expected {what}. {MEND}") from error
+    """A memory map of one of our own arrays."""
+    array = read_array(path, what, (None, None), "f", MEND)
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        raise InputError(
+            f"{path}: {array.dtype}, row by row: {array.flags.c_contiguous}; expected {what},"
+            f" float32, row by row. {MEND}"
+        )
+    return array
 
 
 def missing_sessions(files: list[tuple[Path, Path]], n_trials: int) -> None:
@@ -138,11 +143,15 @@ def _is_whole(folder: Path, stamps: list[list[list[int] | None]]) -> bool:
     if not (folder / "record.json").exists():
         return False
     record = read_json(folder / "record.json", "the record of prepared responses", MEND)
-    same = all(
-        new in (None, old)
-        for session, pair in enumerate(stamps)
-        for old, new in zip(record["sessions"][str(session)]["stamps"], pair, strict=True)
-    )
+    try:
+        then = [record["sessions"][str(session)]["stamps"] for session in range(len(stamps))]
+        same = all(
+            new in (None, old)
+            for before, now in zip(then, stamps, strict=True)
+            for old, new in zip(before, now, strict=True)
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'record.json'}: damaged ({error}). {MEND}") from error
     if same:
         return True
     shutil.rmtree(folder)
@@ -228,16 +237,20 @@ def _finish(folder: Path, files: list[tuple[Path, Path]], n_rows: int, width: in
 
 def _result(folder: Path, n_rows: int) -> Prepared:
     """What a whole folder holds."""
-    record = read_json(folder / "record.json", "the record of prepared responses", MEND)
+    what = "the record of prepared responses"
+    record = read_json(folder / "record.json", what, MEND)
     responses = _open(folder / "responses.npy", "responses")
     levels = np.array(_open(folder / "levels.npy", "means and spreads"))
     kept = np.ones(levels.shape[1], bool)
-    kept[record["dropped"]] = False
-    if responses.shape != (n_rows, kept.sum()):
+    try:
+        kept[np.array(record["dropped"], int)] = False
+        sessions = [record["sessions"][str(i)]["sha256"] for i in range(len(levels) // 2)]
+        whole = len(record["sessions"]) == len(sessions)
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / 'record.json'}: damaged ({error}). {MEND}") from error
+    if responses.shape != (n_rows, kept.sum()) or not whole:
         raise InputError(
-            f"{folder / 'responses.npy'}: {responses.shape}; expected {(n_rows, int(kept.sum()))}."
-            f" {MEND}"
+            f"{folder / 'responses.npy'}: {responses.shape} of {len(record['sessions'])} sessions;"
+            f" expected {(n_rows, int(kept.sum()))} of {len(sessions)}. {MEND}"
         )
-    sessions = sorted(record["sessions"].items(), key=lambda item: int(item[0]))
-    identity = digest([s["sha256"] for _, s in sessions])
-    return Prepared(responses, kept, levels[0::2], levels[1::2], identity)
+    return Prepared(responses, kept, levels[0::2], levels[1::2], digest(sessions))

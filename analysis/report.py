@@ -94,16 +94,23 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
     return plain_table(shown[[*columns, f"paper: {row}"]])
 
 
-def settings_table(settings: Any) -> Styler:
-    """A row per field of a dataclass, with the comment that its source gives it."""
-    source = inspect.getsource(type(settings))
+def settings_table(settings: Any | dict[str, Any]) -> Styler:
+    """A row per field of a dataclass, with the comment that its source gives it.
+
+    Several of one class, by name: a column for each.
+    """
+    each = settings if isinstance(settings, dict) else {"Value": settings}
+    one = next(iter(each.values()))
+    source = inspect.getsource(type(one))
     rows = []
-    for field in dataclasses.fields(settings):
+    for field in dataclasses.fields(one):
         line = re.search(rf"((?:^    # .*\n)*)^    {field.name}:[^\n#]*(?:# *(.*))?$", source, re.M)
         above = " ".join(part.strip(" #") for part in line[1].splitlines())
-        value = getattr(settings, field.name)
-        shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        rows.append({"Setting": field.name, "Value": shown, "Meaning": line[2] or above})
+        shown = {}
+        for name, some in each.items():
+            value = getattr(some, field.name)
+            shown[name] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        rows.append({"Setting": field.name, **shown, "Meaning": line[2] or above})
     return plain_table(pd.DataFrame(rows))
 
 

@@ -23,27 +23,62 @@ def _size_and_age(*paths: Path) -> dict[str, str]:
     return {"size": f"{n_bytes / 1e6:,.1f} MB", "age": age}
 
 
-def _subjects() -> Iterator[dict[str, str]]:
-    trees = {"nsd": (NSDTree(data_root() / "nsd"), SESSIONS, "")}
-    for size in simulate.SIZES:
-        suffix = "" if size == "fs5" else f"-{size}"
-        trees[size] = (simulate.simulated_tree(size), SIMULATED, suffix)
-    for size, (tree, names, suffix) in trees.items():
-        for name in names:
+def _nsd() -> Iterator[dict[str, str]]:
+    """NSD's subjects of whom something is there, and what is missing of each."""
+    tree = NSDTree(data_root() / "nsd")
+    for name in SESSIONS:
+        if not tree.beta_folder(name).is_dir():
+            continue
+        files = plan(manifest.select(manifest.read_manifest(), [name]))
+        missing = files[files["state"] != "there"]
+        state = f"{len(files) - len(missing)} of {len(files)} files"
+        if len(missing):
+            left = (missing["bytes"] - missing["there"]).sum()
+            state += f", {left / 1e9:,.2f} GB to fetch"
+        betas = tree.beta_folder(name)
+        sessions = len(list(betas.glob("lh.betas_session*.mgh")))
+        state = f"{sessions} sessions, {state}"
+        yield {"kind": "subject", "name": name, "state": state} | _size_and_age(betas)
+    if tree.stimuli.exists():
+        row = {"kind": "pictures", "name": "nsd", "state": "whole"}
+        yield row | _size_and_age(tree.stimuli)
+
+
+def _simulated() -> Iterator[dict[str, str]]:
+    for folder in sorted((data_root() / "simulated").glob("*/nsd")):
+        size, _, stimuli = folder.parent.name.partition("@")
+        suffix = ("" if size == "fs5" else f"-{size}") + (f"@{stimuli}" if stimuli else "")
+        tree = NSDTree(folder)
+        for name in SIMULATED:
             betas = tree.beta_folder(name)
             if not betas.is_dir():
                 continue
-            sessions = len(list(betas.glob("lh.betas_session*.mgh")))
-            state = f"{sessions} sessions"
-            if size == "nsd":
-                files = plan(manifest.select(manifest.read_manifest(), [name]))
-                state += f", {(files['state'] == 'there').sum()} of {len(files)} files"
-            elif not simulate.is_complete(f"{name}{suffix}"):
+            state = f"{len(list(betas.glob('lh.betas_session*.mgh')))} sessions"
+            if not simulate.is_complete(name + suffix):
                 state += ", unfinished or of older code"
             yield {"kind": "subject", "name": name + suffix, "state": state} | _size_and_age(betas)
         if tree.stimuli.exists():
-            row = {"kind": "pictures", "name": size, "state": "whole"}
+            row = {"kind": "pictures", "name": folder.parent.name, "state": "whole"}
             yield row | _size_and_age(tree.stimuli)
+
+
+def _others() -> Iterator[dict[str, str]]:
+    """Subjects of the Algonauts challenge and the reader's own."""
+    for root, prefix in (("algonauts2023", "algonauts-"), ("own", "own-")):
+        for folder in sorted(p for p in (data_root() / root).glob("*") if p.is_dir()):
+            row = {"kind": "subject", "name": prefix + folder.name, "state": "checked when read"}
+            yield row | _size_and_age(folder)
+
+
+def _weights() -> Iterator[dict[str, str]]:
+    entries = [e for e in manifest.read_manifest().entries if e.backbone]
+    for name in dict.fromkeys(e.backbone for e in entries):
+        files = plan([e for e in entries if e.backbone == name])
+        there = (files["state"] == "there").sum()
+        if there or (files["state"] == "begun").any():
+            paths = [data_root() / f for f in files["file"] if (data_root() / f).exists()]
+            row = {"kind": "weights", "name": name, "state": f"{there} of {len(files)} files"}
+            yield row | _size_and_age(*paths)
 
 
 def _prepared() -> Iterator[dict[str, str]]:
@@ -73,6 +108,6 @@ def _fits() -> Iterator[dict[str, str]]:
 
 
 def overview() -> pd.DataFrame:
-    """A row per subject, stimulus file, prepared array, token cache and fit, and how it stands."""
-    rows = [*_subjects(), *_prepared(), *_caches(), *_fits()]
+    """A row per subject, stimulus file, network, prepared array, token cache and fit."""
+    rows = [*_nsd(), *_simulated(), *_others(), *_weights(), *_prepared(), *_caches(), *_fits()]
     return pd.DataFrame(rows, columns=["kind", "name", "state", "size", "age"])

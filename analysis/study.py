@@ -16,7 +16,7 @@ from analysis.model import ModelConfig
 from analysis.nsd import SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
-from analysis.simulate import is_complete, parse_name, simulate, simulated_tree
+from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import default_scheme, limit, split_pictures
 from analysis.subject import Space, Subject, over_repeats
 from analysis.trainer import Recipe
@@ -68,11 +68,11 @@ def _of_tree(name: str, space: Space, sessions: int | None) -> tuple[Subject, Pr
     """A subject read from an NSD tree; a simulated one is written first if it is not there."""
     if name in SESSIONS:
         return read_subject(name, NSDTree(data_root() / "nsd"), sessions, space)
-    inside, size = parse_name(name)
+    parsed = parse_name(name)
     if not is_complete(name):
         print(f"{name}: not there, or of older code; simulated now.")
         simulate(name)
-    subject, prepared = read_subject(inside, simulated_tree(size), sessions, space)
+    subject, prepared = read_subject(parsed.subject, parsed.tree, sessions, space)
     return dataclasses.replace(subject, name=name), prepared
 
 

@@ -28,7 +28,7 @@ CATEGORY = {  # what a category area responds to
 
 @dataclass(frozen=True)
 class Rules:
-    """How the truth depends on the place on the cortex; set before any fit was looked at."""
+    """How everybody's truth depends on the place on the cortex; set before any fit was seen."""
 
     span: float = 75.0  # mm from V1 at which the hierarchy ends
     layer_width: float = 0.75  # layers; sd of the weights about a vertex's own layer
@@ -41,7 +41,31 @@ class Rules:
     early_length: float = 60.0  # mm over which the mixture of early ones changes
     late_length: float = 20.0  # mm, the same for late ones
     category_share: float = 0.8  # weight of the category's direction in its area
-    anatomy_turn: float = 3.0  # deg by which a subject's areas are moved
+    wander_length: float = 40.0  # mm over which a person's own wandering changes
+
+
+@dataclass(frozen=True)
+class Person:
+    """What makes one simulated subject another person than the next."""
+
+    seed: int  # of all that is drawn for it
+    turn: float  # deg by which its areas are moved on the sphere
+    early: float  # times the template's lengths of V1-V3 and hV4
+    disc: float  # mm, radius of its category areas
+    field: float  # times the size of its receptive fields
+    field_wander: float  # sd of the log of size and of eccentricity, over the cortex
+    span: float  # times the distance over which its hierarchy rises
+    layer_wander: float  # sd over the cortex of its own layer, as a share of the depth
+    quality: tuple[float, float]  # times the signal-to-noise ratio: in V1, at the hierarchy's end
+
+
+# Set before any fit was looked at. The third is noisier, most so in early areas: its ratios are
+# those under which the score would fall by as much as the paper's Table 13 says of subject #3.
+PEOPLE = {
+    "sim01": Person(1, 3.0, 1.00, 9.0, 1.0, 0.15, 1.00, 0.03, (1.0, 1.0)),
+    "sim02": Person(2, 3.0, 0.93, 8.0, 0.8, 0.15, 0.85, 0.03, (1.04, 1.04)),
+    "sim03": Person(3, 3.0, 1.05, 8.5, 1.3, 0.15, 1.15, 0.03, (0.76, 0.93)),
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +78,7 @@ class Truth:
     field: Float[np.ndarray, " vertex"]  # sd of the receptive field, in the units of space
     layer: Float[np.ndarray, "vertex layer"]  # sums to 1
     scale: Float[np.ndarray, " vertex"]  # 0 local, 1 global
+    level: Float[np.ndarray, " vertex"]  # in the hierarchy: 0 in V1, 1 at its end
     channel: Float[np.ndarray, "vertex channel"]  # unit length
 
 
@@ -69,36 +94,53 @@ def _normed(x: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+def _wander(
+    points: Float[np.ndarray, "vertex 3"], length: float, rng: np.random.Generator
+) -> Float[np.ndarray, " vertex"]:
+    """A random function of the place with mean 0 and sd 1 over these places."""
+    field = _smooth_fields(points, 32, length, rng).sum(1)
+    return (field - field.mean()) / field.std()
+
+
 def draw_truth(
     n_surface: int,
     n_layers: int,
     category_directions: dict[str, Float[np.ndarray, " channel"]],
-    seed: int,
+    person: Person,
     rules: Rules,
 ) -> tuple[Truth, list[dict[str, Int[np.ndarray, " area_vertex"]]], list[Int[np.ndarray, " v"]]]:
-    """A subject's truth; per hemisphere also the category areas and the retinotopic labels."""
-    rotation = anatomy.random_rotation(seed, rules.anatomy_turn)
+    """A person's truth; per hemisphere also the category areas and the retinotopic labels."""
+    rotation = anatomy.random_rotation(person.seed, person.turn)
+    shape = anatomy.Shape(rotation, person.early, person.disc)
     halves, areas, labels = [], [], []
     for hemi in HEMIS:
         points = sphere(hemi, n_surface)[0]
         visual = anatomy.visual_vertices(hemi, n_surface)
-        seen = anatomy.retinotopy(hemi, points, rotation)
-        areas.append(anatomy.category_areas(hemi, n_surface, rotation))
+        seen = anatomy.retinotopy(hemi, points, shape)
+        areas.append(anatomy.category_areas(hemi, n_surface, shape))
         labels.append(seen.area)
         placed = np.flatnonzero(seen.area)
         away, nearest = KDTree(points[placed]).query(points[visual])
         nearest = placed[nearest]
         centre = np.stack([seen.x[nearest], -seen.y[nearest]], 1) / HALF_WIDTH
-        centre = np.clip(centre, -1, 1) * np.exp(-away / rules.to_centre)[:, None]
-        steps = anatomy.distance_from_v1(hemi, n_surface, rotation)[visual]
+        beyond = np.exp(-away / rules.to_centre)
+        steps = anatomy.distance_from_v1(hemi, n_surface, shape)[visual]
         side = np.where(hemi == HEMIS[0], -1000.0, 1000.0)  # fields differ between hemispheres
         early = np.isin(seen.area[visual], range(1, 7))
-        halves.append((visual, centre, steps, points[visual] + [side, 0, 0], early))
-    visual, centre, steps, points, early = (np.concatenate(x) for x in zip(*halves, strict=True))
+        halves.append((visual, centre, beyond, steps, points[visual] + [side, 0, 0], early))
+    columns = (np.concatenate(x) for x in zip(*halves, strict=True))
+    visual, centre, beyond, steps, points, early = columns
     visual[len(halves[0][0]) :] += n_surface
-    level = np.clip(steps / rules.span, 0, 1)
+    level = np.clip(steps / (rules.span * person.span), 0, 1)
 
-    rng = np.random.default_rng((seed, 1))
+    own = np.random.default_rng((person.seed, 4))
+    sizes, places, layers = (_wander(points, rules.wander_length, own) for _ in range(3))
+    # of eccentricity, so that each half and quarter of the visual field stays where it is seen
+    centre = centre * np.exp(person.field_wander * places)[:, None]
+    centre = np.clip(centre, -1, 1) * beyond[:, None]
+    grown = person.field * np.exp(person.field_wander * sizes)
+
+    rng = np.random.default_rng((person.seed, 1))
     width = len(next(iter(category_directions.values())))
     mixes = []
     for count, length in (
@@ -117,12 +159,12 @@ def draw_truth(
             rules.category_share * category_directions[category]
             + (1 - rules.category_share) * channel[where]
         )
-    peak = level[:, None] * (n_layers - 1)
-    logits = -np.square((np.arange(n_layers) - peak) / rules.layer_width) / 2
+    peak = (n_layers - 1) * np.clip(level + person.layer_wander * layers, 0, 1)
+    logits = -np.square((np.arange(n_layers) - peak[:, None]) / rules.layer_width) / 2
     layer = np.exp(logits)
     eccentricity = HALF_WIDTH * np.linalg.norm(centre, axis=1)
     low, high = rules.scale_ends
-    growth = 1 + (rules.field_growth - 1) * level
+    growth = grown * (1 + (rules.field_growth - 1) * level)
     truth = Truth(
         vertices=visual,
         early=early,
@@ -130,6 +172,7 @@ def draw_truth(
         field=(rules.field[0] + rules.field[1] * eccentricity) * growth / HALF_WIDTH,
         layer=layer / layer.sum(1, keepdims=True),
         scale=low + (high - low) * level,
+        level=level,
         channel=channel,
     )
     return truth, areas, labels
@@ -157,16 +200,8 @@ class Standard:
     global_sd: Float[Tensor, "layer channel"]
 
 
-def standardise(
-    backbone: nn.Module, pictures: Tensor, labels: list[frozenset[str]], layer: int
-) -> tuple[Standard, dict[str, Float[np.ndarray, " channel"]]]:
-    """The standard over some pictures, and each category's direction among a layer's global tokens.
-
-    A direction is the mean token of pictures with the category less that of those without.
-
-    Raises:
-        ValueError: if all or none of the pictures show a category.
-    """
+def token_standard(backbone: nn.Module, pictures: Tensor) -> Standard:
+    """The standard over some pictures."""
     local_sum, local_square, seen = 0.0, 0.0, []
     for local, global_ in teacher_tokens(backbone, pictures):
         local_sum = local_sum + local.double().sum(0)
@@ -175,17 +210,33 @@ def standardise(
     mean = local_sum / len(pictures)
     variance = (local_square / len(pictures) - mean.square()).mean((-2, -1), keepdim=True)
     vectors = torch.cat(seen)
-    spread = vectors.std(0)
-    standard = Standard(mean.float(), variance.sqrt().float(), vectors.mean(0), spread)
-    late = ((vectors - standard.global_mean) / spread)[:, layer].numpy()
+    return Standard(mean.float(), variance.sqrt().float(), vectors.mean(0), vectors.std(0))
+
+
+def category_directions(
+    backbone: nn.Module,
+    standard: Standard,
+    pictures: Tensor,
+    labels: list[frozenset[str]],
+    layer: int,
+) -> dict[str, Float[np.ndarray, " channel"]]:
+    """Each category's direction among a layer's standardised global tokens.
+
+    The mean token of pictures with the category less that of those without, of unit length.
+
+    Raises:
+        ValueError: if all or none of the pictures show a category.
+    """
+    vectors = torch.cat([global_ for _, global_ in teacher_tokens(backbone, pictures)])
+    tokens = ((vectors - standard.global_mean) / standard.global_sd)[:, layer].numpy()
     directions = {}
     for category in CATEGORY:
         shown = np.array([category in found for found in labels])
         if shown.all() or not shown.any():
             raise ValueError(f"labels: {shown.sum()} of {len(shown)} pictures show a {category}.")
-        difference = late[shown].mean(0) - late[~shown].mean(0)
+        difference = tokens[shown].mean(0) - tokens[~shown].mean(0)
         directions[category] = difference / np.linalg.norm(difference)
-    return standard, directions
+    return directions
 
 
 def noiseless(

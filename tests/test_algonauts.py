@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
 from PIL import Image
 
 from analysis.algonauts import FAMILIES, load_algonauts
 from analysis.files import HEMIS, InputError
 from analysis.npy import read_names
 from analysis.splits import default_scheme, split_pictures
+from tests.damage import DAMAGES, damaged, fuzzed, outcome, same_subject
 
 N, PICTURES = 642, 30
 NAMES = {family: {0: "Unknown", 1: f"{family}-a", 2: f"{family}-b"} for family in FAMILIES}
@@ -184,3 +186,25 @@ def test_names_cut_anywhere_are_refused(tmp_path):
         path.write_bytes(raw[:kept])
         with pytest.raises(InputError, match=r"mapping_x.npy: not a dictionary of label names"):
             read_names(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roi_masks/lh.all-vertices_fsaverage_space.npy",
+        "roi_masks/rh.streams_fsaverage_space.npy",
+        "training_split/training_fmri/rh_training_fmri.npy",
+    ],
+)
+def test_a_damaged_header_is_refused_or_harmless(tree, name):
+    whole, path = load(tree), tree / name
+    raw = path.read_bytes()
+
+    @fuzzed(60)
+    @given(DAMAGES)
+    def check(damages):
+        path.write_bytes(damaged(raw, damages, 128))
+        found = outcome(lambda: load(tree), path)
+        assert found is None or same_subject(found, whole)
+
+    check()

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from analysis.anatomy import (
     PEAKS,
     ROI_CODES,
+    Shape,
     category_areas,
     distance_from_v1,
     random_rotation,
@@ -131,8 +132,8 @@ def test_polar_angle_turns_at_borders(hemi):
 @pytest.mark.parametrize("seed", [None, 1])
 def test_discs_lie_apart_in_free_visual_cortex(hemi, n_vertices, seed):
     rotation = np.eye(3) if seed is None else random_rotation(seed, 3.0)
-    areas = category_areas(hemi, n_vertices, rotation)
-    early = np.flatnonzero(retinotopy(hemi, sphere(hemi, n_vertices)[0], rotation).area)
+    areas = category_areas(hemi, n_vertices, Shape(rotation))
+    early = np.flatnonzero(retinotopy(hemi, sphere(hemi, n_vertices)[0], Shape(rotation)).area)
     for name, vertices in areas.items():
         assert len(vertices) > (6 if n_vertices > TINY else -1), name
         assert np.isin(vertices, visual_vertices(hemi, n_vertices)).all()
@@ -185,10 +186,10 @@ def test_rotation_turns_by_its_angle_and_by_its_seed():
 def test_rotation_carries_the_map_with_it():
     """What lay at p lies at R p."""
     coordinates, rotation = sphere("rh", TINY)[0], random_rotation(0, 4.0)
-    moved = retinotopy("rh", coordinates @ rotation.T, rotation)
+    moved = retinotopy("rh", coordinates @ rotation.T, Shape(rotation))
     for before, after in zip(retinotopy("rh", coordinates), moved, strict=True):
         np.testing.assert_allclose(before, after, atol=1e-6)
-    assert (retinotopy("rh", coordinates, rotation).area != seen("rh", TINY).area).any()
+    assert (retinotopy("rh", coordinates, Shape(rotation)).area != seen("rh", TINY).area).any()
 
 
 def test_unknown_size_or_hemisphere_is_refused():

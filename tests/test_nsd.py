@@ -87,11 +87,12 @@ def nsd_sized(tmp_path):
     tree = NSDTree(tmp_path)
     tree.design.parent.mkdir(parents=True)
     ordering = rng.permutation(np.repeat(np.arange(10000), 3)) + 1
+    slots = np.arange(75) < np.where(np.arange(12) % 2, 63, 62)[:, None]  # 62 or 63 trials a run
     design = {
         "masterordering": ordering[None].astype(np.uint16),
         "subjectim": np.concatenate([np.tile(shared, (8, 1)), own], 1).astype(np.int32),
         "sharedix": shared[None].astype(np.int32),
-        "stimpattern": np.ones((40, 12, 75), np.uint8),
+        "stimpattern": np.repeat(slots[None], 40, 0).astype(np.uint8),
     }
     scipy.io.savemat(tree.design, design)
     return tree
@@ -572,7 +573,7 @@ DAMAGE = {
     **{
         f"design without {name}": (
             lambda tree, name=name: rewrite_design(tree, **{name: None}),
-            f"nsd_expdesign.mat: '{name}'; expected a MATLAB 5 file with masterordering",
+            f"nsd_expdesign.mat: no {name} in it; expected a MATLAB 5 file with masterordering",
         )
         for name in ("masterordering", "subjectim", "sharedix", "stimpattern")
     },
@@ -599,6 +600,26 @@ DAMAGE = {
     "design of no sessions": (
         lambda tree: rewrite_design(tree, stimpattern=np.ones((0, 2, 75), np.uint8)),
         "nsd_expdesign.mat: .*stimpattern of 0 sessions",
+    ),
+    "a picture shown four times": (
+        lambda tree: rewrite_design(tree, masterordering=np.r_[ORDERING[0, :-1], 1]),
+        "nsd_expdesign.mat: damaged: masterordering shows a picture 2 to 4 times",
+    ),
+    "slots of fractions": (
+        lambda tree: rewrite_design(tree, stimpattern=np.eye(2, 150).reshape(2, 1, 150)),
+        r"nsd_expdesign.mat: ValueError: stimpattern is float64, no whole numbers",
+    ),
+    "slots that are not the trials": (
+        lambda tree: rewrite_design(tree, stimpattern=np.ones((2, 2, 75), np.uint8)),
+        "nsd_expdesign.mat: damaged: .* in 120 trials of 300 slots",
+    ),
+    "a picture twice in a row": (
+        lambda tree: rewrite_design(tree, subjectim=np.full((3, 40), 7)),
+        "nsd_expdesign.mat: damaged: .*row 1 of subjectim has 1 pictures of 40",
+    ),
+    "shared pictures of another design": (
+        lambda tree: rewrite_design(tree, sharedix=np.arange(1, 11)[None]),
+        "nsd_expdesign.mat: damaged: .*sharedix first",
     ),
     "pictures counted from 0": (
         lambda tree: rewrite_design(tree, subjectim=np.arange(120).reshape(3, 40)),
@@ -638,7 +659,7 @@ def test_an_unknown_subject_names_those_there_are(tree, name):
 
 def test_a_design_cut_anywhere_is_refused(tree_copy):
     raw = tree_copy.design.read_bytes()
-    for kept in range(0, len(raw) - 100, 5):  # what comes last is not needed
+    for kept in np.linspace(0, len(raw) - 100, 12, dtype=int):  # what comes last is not needed
         tree_copy.design.write_bytes(raw[:kept])
         with pytest.raises(InputError, match=r"nsd_expdesign.mat: .*expected a MATLAB 5 file"):
             read_design(tree_copy, "sim01")

@@ -186,7 +186,7 @@ def test_a_damaged_result_is_refused_with_the_mend(files):
     made(files)
     path = only_folder() / "responses.npy"
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InputError, match=r"responses.npy: damaged .* Delete its folder"):
+    with pytest.raises(InputError, match=r"responses.npy: not a readable .* Delete its folder"):
         made(files)
 
 

@@ -1,31 +1,37 @@
 """A simulated subject is NSD's tree, the same bytes from the same seed, and what its truth says."""
 
 import collections
+import dataclasses
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.io
 import torch
 from safetensors.numpy import load_file
 
-from analysis import files, metrics, mgh, simulate, truth
+from analysis import files, metrics, mgh, noise, simulate, truth
 from analysis.backbones import load_backbone
 from analysis.files import HEMIS, InputError, NSDTree
-from analysis.nsd import load_subject
+from analysis.nsd import SIMULATED, load_subject
+from analysis.published import TABLE_13
 from analysis.scenes import draw_scene
+from analysis.study import get_subject
 from analysis.subject import over_repeats
 
 
-def digests(folder):
+def digests(folder, size="tiny"):
     """The sha256 of every file of a simulated size, by its path there."""
-    found = [p for p in (folder / "simulated/tiny").rglob("*") if p.is_file()]
+    found = [p for p in (folder / "simulated" / size).rglob("*") if p.is_file()]
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in found
@@ -33,9 +39,9 @@ def digests(folder):
     }
 
 
-def of(digests, name):
-    """Those of one subject."""
-    return {path: d for path, d in digests.items() if name in path}
+def of(digests, name, without="\0"):
+    """Those of one subject, or of all but one."""
+    return {path: d for path, d in digests.items() if name in path and without not in path}
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +201,17 @@ def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", ["sim04", "sim", "subj01", "sim01-huge", "sim01-tiny-x", "", "x"])
 def test_an_unknown_name_says_which_there_are(name):
-    for ask in (simulate.parse_name, simulate.simulate, simulate.is_complete, simulate.quality_of):
+    for ask in (simulate.parse_name, simulate.simulate, simulate.is_complete):
         with pytest.raises(InputError, match=f"'{name}': .*sim01, sim02, sim03, with -tiny or -fu"):
             ask(name)
 
 
 def test_a_name_without_size_is_fsaverage5():
-    assert simulate.parse_name("sim02") == ("sim02", "fs5")
-    assert simulate.parse_name("sim02-full") == ("sim02", "full")
+    assert simulate.parse_name("sim02") == ("sim02", "fs5", "")
+    assert simulate.parse_name("sim02-full") == ("sim02", "full", "")
+    assert simulate.parse_name("sim02@photos") == ("sim02", "fs5", "photos")
+    for name in ("sim02", "sim02-full", "sim02@photos", "sim02-tiny@photos"):
+        assert str(simulate.parse_name(name)) == name
     assert simulate.SIZES["fs5"].pictures == 1000 and simulate.SIZES["fs5"].n_surface == 10242
 
 
@@ -211,7 +220,7 @@ def test_truth_of_a_subject_not_yet_made_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"sim01\.safetensors: not found.*Simulate the subject"):
         simulate.load_truth("sim01-tiny", np.arange(3))
     with pytest.raises(InputError, match=r"pictures\.json: not found.*Simulate a subject first"):
-        simulate.picture_labels("tiny")
+        simulate.picture_labels("sim01-tiny")
 
 
 # Formats
@@ -255,7 +264,7 @@ def test_pictures_are_the_drawn_scenes_and_their_labels(data_folder, tree):
         for i in (0, 41, 99):
             scene = draw_scene(i, 32)
             np.testing.assert_array_equal(brick[i], scene.picture)
-            assert simulate.picture_labels("tiny")[i] == scene.labels
+            assert simulate.picture_labels("sim01-tiny")[i] == scene.labels
 
 
 def test_surface_files_have_nsds_sizes(tree):
@@ -319,24 +328,212 @@ def test_ncsnr_has_the_median_it_was_drawn_with(subject):
     assert np.median(subject.ncsnr) == pytest.approx(0.46, abs=0.08)
 
 
-def test_noise_ratio_drawn_is_recovered_from_many_trials(whole_truth):
-    """With 300 pictures in place of 40; the third subject's is 0.6 of it."""
-    spec = simulate.Size(642, sessions=3, trials_per_session=300, shared=10, picture=32)
+def drawn_ncsnr(whole_truth, person):
+    """ncsnr of each vertex, measured from betas of 300 pictures in place of 40."""
     rng = np.random.default_rng(0)
     signal = rng.standard_normal((300, len(whole_truth.vertices))).astype(np.float32)
     trial_picture = rng.permutation(np.repeat(np.arange(300), 3))
-    for number, share in ((0, 1.0), (2, 0.6)):
-        betas = simulate._betas(whole_truth, signal[trial_picture], spec, number, simulate.NOISE)
-        sessions = betas.reshape(3, 300, -1)
-        scored = (sessions - sessions.mean(1, keepdims=True)) / sessions.std(1, keepdims=True)
-        measured = metrics.ncsnr(scored.reshape(900, -1), trial_picture)
-        expected = np.array(simulate.NOISE.ncsnr) * share
-        found = np.nanquantile(measured, [0.25, 0.5, 0.75])
-        np.testing.assert_allclose(found, expected[2:5], atol=0.05)
+    shown = signal[trial_picture]
+    betas = noise.draw_betas(whole_truth, shown, 642, 3, person, simulate.NOISE)
+    sessions = betas.reshape(3, 300, -1)
+    scored = (sessions - sessions.mean(1, keepdims=True)) / sessions.std(1, keepdims=True)
+    return metrics.ncsnr(scored.reshape(900, -1), trial_picture)
 
 
-def test_quality_is_known_by_name():
-    assert simulate.quality_of("sim01-tiny") == 1.0 and simulate.quality_of("sim03") == 0.6
+def test_noise_ratio_drawn_is_recovered_from_many_trials(whole_truth):
+    found = np.nanquantile(drawn_ncsnr(whole_truth, truth.PEOPLE["sim01"]), [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(found, simulate.NOISE.ncsnr[2:5], atol=0.05)
+
+
+def test_quality_scales_the_noise_ratio_along_the_hierarchy(whole_truth):
+    person = truth.PEOPLE["sim01"]
+    full = drawn_ncsnr(whole_truth, person)
+    less = drawn_ncsnr(whole_truth, dataclasses.replace(person, quality=(0.5, 0.9)))
+    for rows, share in ((whole_truth.level < 0.1, 0.5), (whole_truth.level > 0.95, 0.9)):
+        rows = rows & (full > 0.25)  # below, the sampling error of ncsnr is as large
+        ratio = np.nanmedian(less[rows] / full[rows])
+        assert ratio == pytest.approx(share, abs=0.06)
+
+
+def test_the_third_person_is_noisier_as_in_the_papers_table_13():
+    """The single-trial ceilings of early and late areas, as ratios of the published scores."""
+    typical = simulate.NOISE.ncsnr[3]
+
+    def ceiling(person, end):
+        return metrics.noise_ceiling(np.array([typical * person.quality[end]]), 1).item()
+
+    first, third = truth.PEOPLE["sim01"], truth.PEOPLE["sim03"]
+    for end, areas in ((0, ("V1", "V2", "V3")), (1, ("EBA", "FBA", "FFA", "OPA", "PPA", "VWFA"))):
+        rows = TABLE_13.loc[["CLIP (subject #1)", "CLIP (subject #3)"], list(areas)].mean(axis=1)
+        published = rows["CLIP (subject #3)"] / rows["CLIP (subject #1)"]
+        assert ceiling(third, end) / ceiling(first, end) == pytest.approx(published, abs=0.03)
+    assert ceiling(third, 0) < ceiling(third, 1) < ceiling(first, 1)
+
+
+# People
+
+
+@pytest.fixture(scope="module")
+def people():
+    """The truths of the three at fsaverage5, with directions that are all the same."""
+    directions = dict.fromkeys(truth.CATEGORY, np.eye(128)[0])
+    return {
+        name: truth.draw_truth(10242, 8, directions, person, simulate.RULES)
+        for name, person in truth.PEOPLE.items()
+    }
+
+
+def test_names_of_people_are_those_the_reader_knows():
+    assert tuple(truth.PEOPLE) == SIMULATED
+
+
+def test_people_differ_in_anatomy(people):
+    v1 = {name: [np.isin(x, (1, 2)) for x in labels] for name, (_, _, labels) in people.items()}
+    sizes = {name: sum(x.sum() for x in both) for name, both in v1.items()}
+    assert sizes["sim02"] < 0.95 * sizes["sim01"] < sizes["sim01"] < sizes["sim03"]
+    for one, other in itertools.combinations(v1, 2):
+        both = [(a & b).sum() / (a | b).sum() for a, b in zip(v1[one], v1[other], strict=True)]
+        assert all(0.3 < overlap < 0.95 for overlap in both)
+    discs = {
+        name: sum(len(a) for hemi in areas for a in hemi.values())
+        for name, (_, areas, _) in people.items()
+    }
+    assert discs["sim02"] < discs["sim03"] < discs["sim01"]
+
+
+def test_people_differ_in_receptive_fields(people):
+    size = {name: np.median(found.field) for name, (found, *_) in people.items()}
+    assert size["sim02"] / size["sim01"] == pytest.approx(0.8, rel=0.1)
+    assert size["sim03"] / size["sim01"] == pytest.approx(1.3, rel=0.1)
+
+
+def test_people_differ_in_layers(people):
+    depth = {name: found.layer @ np.arange(8) for name, (found, *_) in people.items()}
+    assert depth["sim03"].mean() < depth["sim01"].mean() - 0.1
+    assert depth["sim02"].mean() > depth["sim01"].mean() + 0.1
+    for found, *_ in people.values():  # beside the place in the hierarchy, each wanders
+        middle = (found.level > 0.3) & (found.level < 0.7)
+        own = (found.layer @ np.arange(8))[middle] / 7 - found.level[middle]
+        assert 0.015 < own.std() < 0.06 and abs(own.mean()) < 0.03
+
+
+def test_a_person_that_does_not_wander_follows_the_hierarchy():
+    still = dataclasses.replace(truth.PEOPLE["sim01"], field_wander=0.0, layer_wander=0.0)
+    directions = dict.fromkeys(truth.CATEGORY, np.eye(128)[0])
+    found, *_ = truth.draw_truth(10242, 8, directions, still, simulate.RULES)
+    peak = found.layer.argmax(1)
+    np.testing.assert_array_equal(peak, np.rint(7 * found.level).astype(int))
+    ecc = 4.2 * np.linalg.norm(found.space, axis=1)
+    expected = (0.3 + 0.12 * ecc) * (1 + 2 * found.level) / 4.2
+    np.testing.assert_allclose(found.field, expected, rtol=1e-12)
+
+
+# Photographs
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """45 photographs, some in folders that say what they show, wide and tall ones among them."""
+    folder = tmp_path_factory.mktemp("x") / "my photos"
+    rng = np.random.default_rng(0)
+    for i in range(45):
+        place = folder / ("face" if i < 20 else "")
+        place.mkdir(parents=True, exist_ok=True)
+        shape = [(40, 60), (60, 40), (32, 32)][i % 3]
+        pixels = rng.integers(0, 256, (*shape, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(place / f"p{i:02d}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(photos, tmp_path_factory):
+    """A data folder in which two people saw the photographs."""
+    folder = tmp_path_factory.mktemp("shown")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINMAPS_DATA", str(folder))
+        assert simulate.simulate("sim01-tiny", photos)
+        assert simulate.simulate("sim02-tiny", photos)
+    return folder
+
+
+def test_photographs_are_shown_as_the_middle_square(photos, shown):
+    with h5py.File(
+        shown / "simulated/tiny@my_photos/nsd/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+    ) as f:
+        brick = f["imgBrick"][:]
+    assert brick.shape == (45, 32, 32, 3)
+    paths = sorted(photos.rglob("*.png"))
+    same = PIL.Image.open(paths[2])  # of the size it is shown in
+    np.testing.assert_array_equal(brick[2], np.asarray(same))
+    wide = PIL.Image.open(paths[0])
+    assert wide.size == (60, 40)
+    square = wide.resize((32, 32), PIL.Image.Resampling.BICUBIC, box=(10, 0, 50, 40))
+    np.testing.assert_array_equal(brick[0], np.asarray(square))
+
+
+def test_folders_of_photographs_say_what_they_show(shown, monkeypatch):
+    monkeypatch.setenv("BRAINMAPS_DATA", str(shown))
+    labels = simulate.picture_labels("sim01-tiny@my_photos")
+    assert labels == [frozenset({"face"})] * 20 + [frozenset()] * 25
+
+
+def test_who_sees_photographs_is_read_and_found_by_name(photos, shown, monkeypatch):
+    monkeypatch.setenv("BRAINMAPS_DATA", str(shown))
+    before = digests(shown, "tiny@my_photos")
+    assert simulate.is_complete("sim01-tiny@my_photos")
+    assert simulate.simulate("sim01-tiny", photos) is False
+    assert simulate.simulate("sim01-tiny@my_photos") is False
+    one, two = (get_subject(f"{name}-tiny@my_photos") for name in ("sim01", "sim02"))
+    assert digests(shown, "tiny@my_photos") == before
+    assert one.simulated and len(one.picture_ids) == 40
+    assert one.shared.sum() == 10  # too few for each to have its own: they share more than these
+    assert set(one.picture_ids[one.shared]) == set(two.picture_ids[two.shared])
+    assert one.pictures(np.array([0])).shape == (1, 32, 32, 3)
+
+
+def test_other_photographs_under_the_name_are_shown_anew(photos, shown, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "data"))
+    other = shutil.copytree(photos, tmp_path / "my photos")
+    assert simulate.simulate("sim01-tiny", other)
+    before = digests(tmp_path / "data", "tiny@my_photos")
+    assert before == of(digests(shown, "tiny@my_photos"), "", without="sim02")
+    PIL.Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(other / "face" / "p02.png")
+    assert simulate.simulate("sim01-tiny", other)
+    after = digests(tmp_path / "data", "tiny@my_photos")
+    assert after.keys() == before.keys() and after != before
+
+
+def test_photographs_that_are_too_few_or_gone_are_told(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=r"my photos: 45 pictures .* expected 1000 or more"):
+        simulate.simulate("sim01", photos)
+    with pytest.raises(InputError, match="nowhere: not found; expected a folder of pictures"):
+        simulate.simulate("sim01-tiny", tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"'sim01-tiny@mine': .*Run `simulate sim01-tiny --stim"):
+        simulate.simulate("sim01-tiny@mine")
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_damaged_photograph_is_named_and_nothing_kept(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "data"))
+    folder = shutil.copytree(photos, tmp_path / "my photos")
+    bad = folder / "p30.png"
+    bad.write_bytes(bad.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"p30\.png: not a readable picture"):
+        simulate.simulate("sim01-tiny", folder)
+    assert [p.name for p in (tmp_path / "data").rglob("*") if p.is_file()] == [".lock"]
+
+
+def test_directions_of_photographs_come_from_drawn_scenes(shown, monkeypatch):
+    """They show no bodies, houses or words; a face area still prefers drawn faces."""
+    monkeypatch.setenv("BRAINMAPS_DATA", str(shown))
+    labels = [frozenset({"face"}), frozenset()] * 5
+    pictures = torch.zeros(10, 32, 32, 3, dtype=torch.uint8)
+    found, kinds = simulate._category_examples(pictures, labels)
+    assert len(found) == len(kinds) == simulate.STANDARD
+    np.testing.assert_array_equal(found[7], draw_scene(7, 32).picture)
+    assert kinds[7] == draw_scene(7, 32).labels
 
 
 # Truth
@@ -348,7 +545,7 @@ def test_truth_is_aligned_with_the_vertices_asked_for(subject, whole_truth):
     np.testing.assert_array_equal(some.vertices, asked)
     for i, vertex in enumerate(asked):
         (row,) = np.flatnonzero(whole_truth.vertices == vertex)
-        for field in ("early", "space", "field", "layer", "scale", "channel"):
+        for field in ("early", "space", "field", "layer", "scale", "level", "channel"):
             expected = getattr(whole_truth, field)[row]
             np.testing.assert_array_equal(getattr(some, field)[i], expected)
 
@@ -425,10 +622,8 @@ def test_noiseless_responses_are_the_equations(tree, whole_truth):
     ids = np.sort(scipy.io.loadmat(tree.design)["subjectim"][0, :12]) - 1
     with h5py.File(tree.stimuli) as f:
         pictures = torch.from_numpy(f["imgBrick"][ids])
-    kinds = ("face", "body", "house", "word")
-    labels = [frozenset({kinds[i % 4]}) for i in range(12)]  # only the directions follow them
     teacher = load_backbone(simulate.TEACHER)
-    standard, _ = truth.standardise(teacher, pictures, labels, layer=6)
+    standard = truth.token_standard(teacher, pictures)
     rows = np.flatnonzero(whole_truth.early)[:1].tolist() + [80, 140]
     some = truth.Truth(**{k: v[rows] for k, v in vars(whole_truth).items()})
     got = truth.noiseless(some, teacher, standard, pictures)
@@ -449,8 +644,10 @@ def test_noiseless_responses_are_the_equations(tree, whole_truth):
 
 def test_categories_shown_by_all_or_none_are_refused():
     pictures = torch.zeros(3, 32, 32, 3, dtype=torch.uint8)
+    teacher = load_backbone(simulate.TEACHER)
+    standard = truth.token_standard(teacher, pictures)
     with pytest.raises(ValueError, match="0 of 3 pictures show a face"):
-        truth.standardise(load_backbone(simulate.TEACHER), pictures, [frozenset()] * 3, layer=6)
+        truth.category_directions(teacher, standard, pictures, [frozenset()] * 3, layer=6)
 
 
 def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
@@ -459,10 +656,9 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
         pictures = torch.from_numpy(f["imgBrick"][:][subject.picture_ids])
     row = scipy.io.loadmat(tree.design)["subjectim"][0].astype(int) - 1
     teacher = load_backbone(simulate.TEACHER)
-    labels = [simulate.picture_labels("tiny")[i] for i in row]
     with h5py.File(tree.stimuli) as f:
         in_order = torch.from_numpy(f["imgBrick"][:][row])
-    standard, _ = truth.standardise(teacher, in_order, labels, layer=6)
+    standard = truth.token_standard(teacher, in_order)
     found = simulate.load_truth("sim01-tiny", subject.vertices)
     signal = truth.noiseless(found, teacher, standard, pictures)
     means = over_repeats(subject).responses
