@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEFAULT := sim01
 
 .DEFAULT_GOAL := help
 
@@ -22,8 +21,8 @@ $(READY): requirements.lock pyproject.toml
 env: $(READY)  ## make the environment in .venv from requirements.lock
 
 .PHONY: book
-book: $(READY)  ## build the book from nothing: environment, simulated subject, site
-	$(BIN)/python -m analysis simulate $(DEFAULT)
+book: $(READY)  ## build the book from nothing: environment, simulated people, site
+	$(BIN)/python -m analysis simulate
 	. $(BIN)/activate && jupyter-book build book/
 	@echo "The book is in book/_build/html. To read it: python -m http.server -d book/_build/html, then open http://localhost:8000"
 

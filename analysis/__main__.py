@@ -212,6 +212,17 @@ def extract(subject: str, backbone: str, weights: str | None) -> None:
 @click.option("--average", is_flag=True, help="Train on means over repeats, not on single trials.")
 @click.option("--split", "scheme", help="shared, repository or algonauts. [default: by data]")
 @click.option("--trials", type=int, help="Train on so many trials: 300, 1000, 3000, …")
+@click.option(
+    "--region", multiple=True, help="V1, FFA-1, streams/ventral, …; several: their union."
+)
+@click.option("--mesh", "n_surface", type=int, help="10242: fsaverage5; 40962: fsaverage6.")
+@click.option(
+    "--space",
+    type=click.Choice(["inflated", "sphere"]),
+    default="inflated",
+    show_default=True,
+    help="The surface whose coordinates place the vertices.",
+)
 def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int, **data) -> None:
     """Train FactorTopy on a subject, print its score.
 

@@ -34,6 +34,7 @@ THEMES = {  # the book theme's own colours of text
         for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     },
 }
+GREY_STYLES = ("-", "--", ":", "-.")  # of what stands behind
 SCREEN_DPI = 100  # at which an inch of a figure is drawn on the page
 # What shows visual cortex: from behind, from outside, from inside, from below.
 VIEWS = ("posterior", "lateral", "medial", "ventral")
@@ -240,13 +241,36 @@ def pictures(shown: UInt8[np.ndarray, "n height width 3"], titles: Sequence[str]
 
 
 def quantile_lines(
-    shares: Sequence[float], lines: dict[str, Sequence[float]], ylabel: str
+    shares: Sequence[float],
+    lines: dict[str, Sequence[float]],
+    ylabel: str,
+    others: dict[str, Sequence[float]] | None = None,
 ) -> Figure:
-    """Quantiles of several distributions over the share of vertices below."""
-    figure, axis = plt.subplots(figsize=(4.6, 3))
+    """Quantiles of several distributions over the share of vertices below; others in grey."""
+    figure, axis = plt.subplots(figsize=(5.6, 3.2))
+    x = 100 * np.asarray(shares)
+    for (name, values), style in zip((others or {}).items(), GREY_STYLES, strict=False):
+        axis.plot(x, values, style, color="#8d99a6", lw=1.2, label=name)
     for (name, values), style in zip(lines.items(), ("o-", "s--", "^:"), strict=False):
-        axis.plot(100 * np.asarray(shares), values, style, label=name)
+        axis.plot(x, values, style, label=name)
     axis.set(xlabel="percentile over vertices", ylabel=ylabel)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    seaborn.despine(figure)
+    return figure
+
+
+def session_lines(levels: pd.DataFrame, known: dict[str, float]) -> Figure:
+    """Mean and sd of betas in each session, a line per subject; what is known of one in grey."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8), gridspec_kw={"wspace": 0.3})
+    for axis, column in zip(axes, ("mean", "sd"), strict=True):
+        axis.axhline(known[column], color="#8d99a6", ls="--", lw=1.2, label="NSD, one session")
+        for (name, rows), style in zip(
+            levels.groupby("subject", sort=False), ("o-", "s--", "^:"), strict=False
+        ):
+            axis.plot(rows["session"], rows[column], style, label=name)
+        axis.set(xlabel="session", ylabel=f"{column}, % signal change")
+        axis.set_ylim(0, 1.08 * max(levels[column].max(), known[column]))
+        axis.set_xticks(sorted(levels["session"].unique()))
+    axes[1].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     seaborn.despine(figure)
     return figure

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from pandas.io.formats.style import Styler
 
 from analysis import metrics, model
+from analysis.fidelity import Person
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import Scores
@@ -112,6 +114,30 @@ def settings_table(settings: Any | dict[str, Any]) -> Styler:
             shown[name] = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
         rows.append({"Setting": field.name, **shown, "Meaning": line[2] or above})
     return plain_table(pd.DataFrame(rows))
+
+
+def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
+    """The finding about simulated people, in a box; every number from them and the table."""
+    ranged = table[table["within"] != ""]
+    inside = ranged["within"].str.split(" ", n=1).str[0].astype(int)
+    whole = [q for q, n in zip(ranged["quantity"], inside, strict=True) if n == len(people)]
+    outside = [q for q in ranged["quantity"] if q not in whole]
+    single = table[table["within"] == ""].set_index("quantity")
+    off = single[list(people)].div(single["NSD, least"], axis=0)
+    far = [q.split(",")[0] for q in off.index[((off > 1.5) | (off < 1 / 1.5)).any(axis=1)]]
+    outside_text = f" Outside for some: {'; '.join(outside)}." if outside else ""
+    far_text = f" Of those with one known value, off by over 1.5: {', '.join(far)}." if far else ""
+    sizes = {f"{len(subject.vertices):,}" for subject, _ in people.values()}
+    noisier = {n: float(np.median(subject.ncsnr)) for n, (subject, _) in people.items()}
+    lowest = min(noisier, key=noisier.__getitem__)
+    return (
+        ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
+        f":::{{admonition}} Key finding\n:class: tip\nOf {len(ranged)} quantities whose range over"
+        f" NSD's subjects is known, {len(whole)} lie within it for all {len(people)} simulated"
+        f" people ({', '.join(sorted(sizes))} vertices)."
+        f"{outside_text}{far_text}"
+        f" The noisiest is {lowest}, with a median ncsnr of {noisier[lowest]:.3f}.\n:::"
+    )
 
 
 def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:

@@ -4,6 +4,7 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 
@@ -13,7 +14,7 @@ from analysis.features import Tokens, absent, cache_folder, extract, picture_dig
 from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
-from analysis.nsd import SESSIONS, read_subject
+from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
 from analysis.simulate import is_complete, parse_name, simulate
@@ -32,18 +33,27 @@ PICTURES_AT_ONCE = 500  # hashed at a time
 
 
 def get_subject(
-    name: str, space: Space = "inflated", sessions: int | None = None, average: bool = False
+    name: str,
+    space: Space = "inflated",
+    sessions: int | None = None,
+    average: bool = False,
+    region: Sequence[str] = (),
+    n_surface: int | None = None,
 ) -> Subject:
     """A subject by name, read from the data folder; a simulated one is made if need be.
 
     `subj01`..`subj08`: NSD's; `algonauts-subj01`..: of the Algonauts 2023 challenge; `own-NAME`:
     the reader's own folder; `sim01`..`sim03`: simulated.
 
+    `region`: ROIs whose union is read in place of nsdgeneral; `n_surface`: vertices per hemisphere
+    of a coarser mesh nested in fsaverage. These and `sessions`: of NSD and simulated subjects.
+
     Raises:
         InputError: for an unknown name, or a tree that is missing or damaged.
     """
-    if name in SESSIONS or name.startswith("sim"):
-        subject = _of_tree(name, space, sessions)[0]
+    of_tree = name in SESSIONS or name.startswith("sim")
+    if of_tree:
+        subject = _of_tree(name, space, sessions, region, n_surface)[0]
     elif name.startswith("algonauts-"):
         subject = load_algonauts(name, data_root() / "algonauts2023", space)
     elif name.startswith("own-"):
@@ -54,8 +64,9 @@ def get_subject(
             " algonauts-subj08, own-NAME, or a simulated one: sim01, sim02 or sim03, with -tiny or"
             " -full for another size."
         )
-    if sessions is not None and name not in SESSIONS and not name.startswith("sim"):
-        raise InputError(f"sessions={sessions}: {name} is read whole; leave it out.")
+    given = {"sessions": sessions, "region": tuple(region) or None, "n_surface": n_surface}
+    if not of_tree and (said := [f"{k}={v}" for k, v in given.items() if v is not None]):
+        raise InputError(f"{', '.join(said)}: {name} is read whole; leave it out.")
     return over_repeats(subject) if average else subject
 
 
@@ -64,15 +75,22 @@ def get_prepared(name: str, sessions: int | None = None) -> Prepared:
     return _of_tree(name, "inflated", sessions)[1]
 
 
-def _of_tree(name: str, space: Space, sessions: int | None) -> tuple[Subject, Prepared]:
+def _of_tree(
+    name: str,
+    space: Space,
+    sessions: int | None,
+    region: Sequence[str] = (),
+    n_surface: int | None = None,
+) -> tuple[Subject, Prepared]:
     """A subject read from an NSD tree; a simulated one is written first if it is not there."""
+    where = (sessions, space, region or MASK, n_surface)
     if name in SESSIONS:
-        return read_subject(name, NSDTree(data_root() / "nsd"), sessions, space)
+        return read_subject(name, NSDTree(data_root() / "nsd"), *where)
     parsed = parse_name(name)
     if not is_complete(name):
         print(f"{name}: not there, or of older code; simulated now.")
         simulate(name)
-    subject, prepared = read_subject(parsed.subject, parsed.tree, sessions, space)
+    subject, prepared = read_subject(parsed.subject, parsed.tree, *where)
     return dataclasses.replace(subject, name=name), prepared
 
 
@@ -105,11 +123,14 @@ def get_fit(
     average: bool = False,
     scheme: str | None = None,
     trials: int | None = None,
+    space: Space = "inflated",
+    region: Sequence[str] = (),
+    n_surface: int | None = None,
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
 
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
-    `trials`: train on so many trials only.
+    `trials`: train on so many trials only. The others are `get_subject`'s.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
@@ -117,7 +138,7 @@ def get_fit(
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
     card_of(backbone)  # a wrong name is told before anything is made
-    person = get_subject(subject, sessions=sessions, average=average)
+    person = get_subject(subject, space, sessions, average, region, n_surface)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)

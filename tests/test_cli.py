@@ -87,6 +87,13 @@ BAD = {
     "no tree": (["extract", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
     "fit of no tree": (["fit", "subj01"], "nsd: not found; expected the NSD tree of subj01. See"),
     "unknown recipe": (["fit", "sim01-tiny", "--recipe", "long"], "recipe 'long': expected one of"),
+    "unknown region": (["fit", "sim01-tiny", "--region", "V9"], "region=.'V9'.: expected 'nsdgen"),
+    "unknown mesh": (["fit", "sim01-tiny", "--mesh", "99"], "n_surface=99: expected one of 642"),
+    "unknown space": (
+        ["fit", "sim01-tiny", "--space", "flat"],
+        "'flat' is not one of 'inflated', 'sphere'",
+    ),
+    "region of own data": (["fit", "own-x", "--region", "V1"], "own/x: not found"),
     "seed of text": (["fit", "sim01-tiny", "--seed", "x"], "'x' is not a valid integer"),
 }
 
