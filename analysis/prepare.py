@@ -3,15 +3,19 @@
     prepared = prepare("subj01", files, columns, n_vertices=163842, n_trials=750)
     prepared.responses[trials]
 
-Each file is read once, one trial at a time. A session that was done is not read again: a run that
-was killed goes on with the next one. When all are done the session files are needed no more.
+Each file is read once, one trial at a time, both hemispheres at once, and a session while the one
+before it is written. A session that was done is not read again: a run that was killed goes on with
+the next one. When all are done the session files are needed no more.
 """
 
 import hashlib
+import itertools
 import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import numpy as np
@@ -159,6 +163,21 @@ def _is_whole(folder: Path, stamps: list[list[list[int] | None]]) -> bool:
     return False
 
 
+class _Half(NamedTuple):
+    """One hemisphere of a session."""
+
+    responses: Float[np.ndarray, "trial chosen"]  # z-score
+    level: Float[np.ndarray, "2 chosen"]  # mean and sd before
+    sha256: str  # of the betas
+
+
+def _half(path: Path, chosen: Int[np.ndarray, " chosen"], n_vertices: int, n_trials: int) -> _Half:
+    """The chosen vertices of a session file."""
+    betas = mgh.read_series(path, chosen, n_vertices, n_trials)
+    responses, mean, sd = standardise(betas)
+    return _Half(responses, np.stack([mean, sd]), hashlib.sha256(betas.data).hexdigest())
+
+
 def _read_sessions(
     folder: Path,
     name: str,
@@ -176,23 +195,32 @@ def _read_sessions(
         starts = [_header(wide, shape), _header(levels, (2 * len(files), shape[1]))]
         write_json(progress, {"starts": starts, "sessions": {}})
     done = read_json(progress, "how far preparing went", MEND)
-    responses = np.empty((n_trials, shape[1]), np.float32)
-    bar = tqdm(list(enumerate(files)), desc=f"sessions of {name}", unit="session", disable=None)
-    for session, pair in bar:
-        made = done["sessions"].get(str(session))
-        if made and made["stamps"] == stamps[session]:
-            continue
-        hashes, level, start = [], np.empty((2, shape[1]), np.float32), 0
-        for path, chosen in zip(pair, columns, strict=True):
-            betas = mgh.read_series(path, chosen, n_vertices, n_trials)
-            hashes.append(hashlib.sha256(betas.data).hexdigest())
-            here = slice(start, start := start + len(chosen))
-            responses[:, here], level[0, here], level[1, here] = standardise(betas)
-        _refuse_double(files, done["sessions"], session, hashes)
-        _put(wide, done["starts"][0], session * n_trials, responses)
-        _put(levels, done["starts"][1], 2 * session, level)
-        done["sessions"][str(session)] = {"stamps": stamps[session], "sha256": hashes}
-        write_json(progress, done)
+    left = [
+        session
+        for session in range(len(files))
+        if done["sessions"].get(str(session), {}).get("stamps") != stamps[session]
+    ]
+    bar = tqdm(total=len(files), initial=len(files) - len(left), disable=None)
+    bar.set_description(f"sessions of {name}")
+    with bar, ThreadPoolExecutor(2) as pool:
+
+        def begun(session: int) -> list[Future[_Half]]:
+            pairs = zip(files[session], columns, strict=True)
+            return [pool.submit(_half, path, some, n_vertices, n_trials) for path, some in pairs]
+
+        following = begun(left[0]) if left else []
+        for session, after in itertools.zip_longest(left, left[1:]):
+            halves = [half.result() for half in following]
+            following = [] if after is None else begun(after)  # read while this one is written
+            hashes = [half.sha256 for half in halves]
+            _refuse_double(files, done["sessions"], session, hashes)
+            rows = np.concatenate([half.responses for half in halves], axis=1)
+            level = np.concatenate([half.level for half in halves], axis=1)
+            _put(wide, done["starts"][0], session * n_trials, rows)
+            _put(levels, done["starts"][1], 2 * session, level)
+            done["sessions"][str(session)] = {"stamps": stamps[session], "sha256": hashes}
+            write_json(progress, done)
+            bar.update()
 
 
 def _refuse_double(

@@ -131,14 +131,14 @@ def content_of_a_clean_run(files):
 
 
 KILLED = """
-import sys, time
+import os, sys, time
 import numpy as np
 from pathlib import Path
 from analysis import mgh, prepare
 real = mgh.read_series
 def slow(*a):
     time.sleep(0.25)
-    print("read", flush=True)
+    os.write(1, b"read\n")  # in one piece: two files are read at a time
     return real(*a)
 mgh.read_series = slow
 folder = Path(sys.argv[1])
@@ -147,7 +147,7 @@ prepare.prepare("someone", files, (np.array([3, 4, 9, 40]), np.array([0, 7, 49])
 """
 
 
-@pytest.mark.parametrize("reads", [1, 4, 7])
+@pytest.mark.parametrize("reads", [1, 3, 5])
 def test_a_killed_run_goes_on_to_the_same_bytes(files, tmp_path, reads):
     whole = content_of_a_clean_run(files)
     run = subprocess.Popen(
