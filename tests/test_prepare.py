@@ -138,7 +138,7 @@ from analysis import mgh, prepare
 real = mgh.read_series
 def slow(*a):
     time.sleep(0.25)
-    os.write(1, b"read\n")  # in one piece: two files are read at a time
+    os.write(1, b"read\\n")  # in one piece: two files are read at a time
     return real(*a)
 mgh.read_series = slow
 folder = Path(sys.argv[1])
