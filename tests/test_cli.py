@@ -171,6 +171,24 @@ def test_status_marks_what_a_stopped_run_left(run, tree_copy, tmp_path):
     assert "sim01-tiny 2 sessions, unfinished or of older code" in " ".join(done.output.split())
 
 
+def test_status_says_what_is_there_of_nsd_weights_and_other_data(run, tmp_path):
+    betas = tmp_path / "nsd/nsddata_betas/ppdata/subj03/fsaverage/betas_fithrf_GLMdenoise_RR"
+    betas.mkdir(parents=True)
+    (betas / "lh.ncsnr.mgh").write_bytes(bytes(655652))
+    (betas / "lh.betas_session01.mgh").write_bytes(bytes(1000))  # cut: not counted as there
+    weights = tmp_path / "weights/sam_vit_b_01ec64.pth.part"
+    weights.parent.mkdir()
+    weights.write_bytes(bytes(500))
+    (tmp_path / "algonauts2023/subj01").mkdir(parents=True)
+    (tmp_path / "own/mine").mkdir(parents=True)
+    said = " ".join(run("status").output.split())
+    # 64 betas of 491.5 MB, the pictures of 39.56 GB and small files, less what is there
+    assert re.search(r"subj03 1 sessions, 1 of 88 files, 71\.0\d GB to fetch", said), said
+    assert "weights sam-b 0 of 1 files" in said
+    assert "subject algonauts-subj01 checked when read" in said
+    assert "subject own-mine checked when read" in said
+
+
 def test_status_lists_caches_and_fits(run, tmp_path):
     (tmp_path / "fits/sim01-clip-mini/0a").mkdir(parents=True)
     done = run("status")
