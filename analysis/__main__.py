@@ -173,10 +173,12 @@ def prepare(subject: str, sessions: int | None) -> None:
     )
     if np.bincount(person.trial_picture).max() == 3:
         again = metrics.ncsnr(person.responses, person.trial_picture, person.trial_session)
-        away = np.abs(again - person.ncsnr)
+        both = np.isfinite(again) & np.isfinite(person.ncsnr)
+        away = np.abs(again - person.ncsnr)[both]
+        same = np.corrcoef(again[both], person.ncsnr[both])[0, 1]
         click.echo(
             f"ncsnr from these trials against the file's: median difference {np.median(away):.4f},"
-            f" largest {away.max():.4f}, correlation {np.corrcoef(again, person.ncsnr)[0, 1]:.5f}"
+            f" largest {away.max():.4f}, correlation {same:.5f}"
         )
 
 

@@ -8,9 +8,10 @@ A simulated subject lies in the same tree, so one reader serves both.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from analysis import mgh, surface
 from analysis.child import matlab_variables
@@ -162,6 +163,16 @@ def _chosen(
     return out
 
 
+def _ratios(path: Path, n_vertices: int) -> Float[np.ndarray, " mesh"]:
+    """ncsnr per vertex; NaN where betas are."""
+    values = mgh.read(path, "ncsnr per vertex", n_vertices)
+    if (wrong := (values < 0) | np.isinf(values)).any():
+        raise InputError(
+            f"{path}: {values[wrong][0]} among its values; expected ratios from 0. {mgh.FETCH}"
+        )
+    return values
+
+
 def load_prepared(
     name: str,
     tree: NSDTree,
@@ -236,7 +247,7 @@ def read_subject(
     chosen = _chosen(region, masks, rois)
     if not sum(len(c) for c in chosen.values()):
         raise InputError(f"region={region!r}: no vertex of {name} on a mesh of {n_surface}.")
-    ratios = [mgh.read(tree.ncsnr(name, h), "ncsnr per vertex", n_file)[chosen[h]] for h in HEMIS]
+    ratios = [_ratios(tree.ncsnr(name, h), n_file)[chosen[h]] for h in HEMIS]
     stimuli = open_brick(tree.stimuli, design.picture_ids, f"{mgh.FETCH} {GET}")
     prepared = load_prepared(name, tree, design, chosen, n_file)
     kept = prepared.kept

@@ -515,6 +515,14 @@ DAMAGE = {
         "rh.betas_session02.mgh: 641 vertices x 60",
     ),
     "no ncsnr": (missing(ncsnr), "rh.ncsnr.mgh: not found"),
+    "ncsnr below 0": (
+        lambda tree: mgh.write(tree.ncsnr("sim01", "lh"), np.full(642, -0.5, np.float32)),
+        "lh.ncsnr.mgh: -0.5 among its values; expected ratios from 0",
+    ),
+    "ncsnr of inf": (
+        lambda tree: mgh.write(tree.ncsnr("sim01", "rh"), np.full(642, np.inf, np.float32)),
+        "rh.ncsnr.mgh: inf among its values",
+    ),
     "ncsnr of another mesh": (
         lambda tree: mgh.write(ncsnr(tree), np.ones(100, np.float32)),
         "rh.ncsnr.mgh: 100 vertices x 1; expected ncsnr per vertex with 642",
