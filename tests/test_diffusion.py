@@ -158,6 +158,22 @@ def test_a_chain_is_that_of_diffusers_inverse_scheduler(
         torch.testing.assert_close(maps, hook, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("level", "expected"), [("source", [0, 480, 980]), ("target", [480, 980, 980])]
+)
+def test_the_network_is_told_the_levels_of_the_whole_way(
+    build: Callable[..., Diffusion], level: str, expected: list[int]
+) -> None:
+    """At the end of the way no level lies ahead."""
+    told: list[int] = []
+    backbone = build(0, steps=2, level=level)
+    handle = backbone.unet.register_forward_pre_hook(lambda module, inputs: told.append(inputs[1]))
+    with torch.inference_mode():
+        backbone(noise(1, 64, 64))
+    handle.remove()
+    assert told == expected
+
+
 def test_the_way_back_with_the_same_noise_leads_to_the_picture() -> None:
     generator = torch.Generator().manual_seed(0)
     clean, seen = torch.randn(2, 1, 4, 8, 8, generator=generator, dtype=torch.float64)

@@ -56,8 +56,8 @@ class Inversion:
     level: str = option(
         "source",
         ("source", "target"),
-        "the U-Net is told the noise level that the latent has (source), the one that it was"
-        " trained to be told, not the next step's (target)",
+        "the U-Net is told the noise level that the latent has (source), as in training, not that"
+        " of the next latent (target; the last latent has none and keeps its own)",
     )
     latent: str = option(
         "mean",
@@ -142,7 +142,8 @@ class Diffusion(Backbone):
     ends with the last that is wanted. `inversion` holds the choices that the paper leaves open.
 
     Each time step is a view, from the picture's end to that of noise, and `forward` gives their
-    layers in this order; `stream` gives one at a time. Global tokens are averages.
+    layers in this order: half a gigabyte for a picture of 512 pixels at the time steps of Table 13.
+    `stream` gives one at a time. Global tokens are averages.
     """
 
     def __init__(
