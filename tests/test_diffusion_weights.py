@@ -157,6 +157,46 @@ def test_names_of_older_files_are_understood(saved: Path, folder: Path) -> None:
     assert torch.equal(before.empty, after.empty)
 
 
+def test_configurations_of_older_versions_are_those_of_stable_diffusion(tmp_path: Path) -> None:
+    """Written before most of today's settings were there; then the weights are asked for."""
+    both = {"_diffusers_version": "0.6.0", "act_fn": "silu", "norm_num_groups": 32}
+    both |= {"out_channels": 4, "layers_per_block": 2, "in_channels": 4}
+    unet = {
+        "_class_name": "UNet2DConditionModel",
+        "attention_head_dim": 8,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "center_input_sample": False,
+        "cross_attention_dim": 768,
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "downsample_padding": 1,
+        "flip_sin_to_cos": True,
+        "freq_shift": 0,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-05,
+        "sample_size": 64,
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    }
+    vae = {
+        "_class_name": "AutoencoderKL",
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "in_channels": 3,
+        "latent_channels": 4,
+        "out_channels": 3,
+        "sample_size": 512,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
+    for part, config in (("unet", both | unet), ("vae", both | vae)):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"unet/diffusion_pytorch_model\.safetensors: not found"):
+        load_diffusion("sd15", str(tmp_path))
+    # Stable Diffusion 2's
+    configure(tmp_path / "unet/config.json", attention_head_dim=[5, 10, 20, 20])
+    with pytest.raises(InputError, match=r"attention_head_dim is \(5, 10, 20, 20\); expected 8"):
+        load_diffusion("sd15", str(tmp_path))
+
+
 def test_halves_are_read_as_floats(saved: Path, folder: Path) -> None:
     rewrite(unet_file(folder), lambda state: {k: v.half() for k, v in state.items()})
     expected = read_parts(saved, MINI).unet.state_dict()

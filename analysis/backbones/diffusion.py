@@ -44,7 +44,9 @@ def option(default: Any, choices: tuple, reason: str) -> Any:
 class Inversion:
     """How pictures are taken to noise: the choices that the paper leaves open.
 
-    Each field has in its metadata the `choices`, and the `reason` for the default.
+    `site`: which output of a layer; `level`: which noise level the U-Net is told; `latent`: what is
+    taken from the encoder's distribution; `clean`: the T of the picture; `steps`: of the way. Each
+    field has in its metadata the `choices`, and the `reason` for the default.
     """
 
     site: str = option(
