@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from analysis.backbones import Preprocessing, load_backbone
+from analysis.backbones import Backbone, Preprocessing, load_backbone
 from analysis.backbones.diffusion import (
     LAYER_NAMES,
     TABLE_13,
@@ -250,10 +250,11 @@ def test_views_are_streamed_in_turn_and_are_slices_of_the_whole(
     with torch.inference_mode():
         local, global_ = backbone(pictures)
         streamed = list(backbone.stream(pictures))
+        sliced = list(Backbone.stream(backbone, pictures))  # what others do
     assert len(streamed) == len(backbone.views) == 2
     assert [c.shape[1] for c in global_] == backbone.widths == list(MINI.widths) * 2
     assert backbone.layer_names == [f"T{t} {name}" for t in (50, 45) for name in LAYER_NAMES]
-    for view, (maps, vectors) in zip(backbone.views, streamed, strict=True):
+    for view, (maps, vectors) in zip(backbone.views * 2, streamed + sliced, strict=True):
         assert view.widths == MINI.widths and view.layer_names == LAYER_NAMES
         assert all(map(torch.equal, maps, local[view.layers]))
         assert all(map(torch.equal, vectors, global_[view.layers]))
@@ -304,6 +305,9 @@ def test_a_sample_adds_the_encoders_spread_times_seeded_noise(
         assert torch.equal(build(50, latent="sample", seed=3).latents(x), backbone.latents(x))
     torch.testing.assert_close(drawn[0], drawn[1], rtol=1e-3, atol=1e-3)
     assert abs(float(drawn.mean())) < 0.1 and abs(float(drawn.std()) - 1) < 0.1
+    spread = 0.18215 * distribution.std  # of weights that are drawn so
+    torch.testing.assert_close(spread, torch.full_like(spread, 0.1))
+    assert 0.7 < float((0.18215 * distribution.mean).std()) < 1.4
 
 
 def test_layers_times_and_pictures_differ_in_drawn_weights() -> None:

@@ -254,7 +254,7 @@ def _fill(module: nn.Module, path: Path) -> None:
 def drawn_parts(architecture: Architecture, seed: int = 0) -> Parts:
     """The networks with random weights under which layers, times and pictures differ.
 
-    Latents have unit variance, as a trained network's, and a tenth of it when they are sampled.
+    Latents spread by about 1, as a trained network's, and samples of one by a tenth of that.
     The empty prompt is as a text encoder's last normalisation would leave it.
     """
     generator = torch.Generator().manual_seed(seed)
