@@ -10,6 +10,7 @@ A network becomes one by a subclass with `tokens`, and `widths` set before `free
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -108,3 +109,11 @@ class Backbone(nn.Module):
     ) -> tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]:
         """The tokens of pictures."""
         return self.tokens(self.preprocess(pictures))
+
+    def stream(
+        self, pictures: UInt8[Tensor, "batch height width 3"]
+    ) -> Iterator[tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]]:
+        """The tokens of each view in turn, so that who pools them need not hold all at once."""
+        local, global_ = self(pictures)
+        for view in self.views:
+            yield local[view.layers], global_[view.layers]

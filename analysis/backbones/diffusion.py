@@ -1,0 +1,290 @@
+"""Stable Diffusion as a backbone: a picture is taken step by step towards noise, and each step of
+the way shows the U-Net's layers.
+
+    backbone = load_diffusion("sd15")      # the time steps of Table 13, each a view
+    backbone = load_diffusion("sd-mini@T20")  # one time step of the miniature
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from analysis.backbones.base import Backbone, Preprocessing, View
+from analysis.backbones.diffusion_weights import (
+    ARCHITECTURES,
+    Parts,
+    drawn_parts,
+    read_parts,
+)
+from analysis.files import InputError, data_root, digest
+
+T_MAX = 50
+TABLE_13 = tuple(range(0, T_MAX + 1, 5))
+LAYER_NAMES = (*(f"E{i}" for i in range(1, 9)), *(f"D{i}" for i in range(1, 13)))
+LEVELS_PER_T = 20  # of the 1,000 noise levels that the network was trained on
+
+# Share of a picture's variance left at each of these levels: Stable Diffusion's schedule.
+SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+Layers = tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]
+
+
+def option(default: Any, choices: tuple, reason: str) -> Any:
+    return field(default=default, metadata={"choices": choices, "reason": reason})
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How pictures are taken to noise: the choices that the paper leaves open.
+
+    `site`: which output of a layer; `level`: which noise level the U-Net is told; `latent`: what is
+    taken from the encoder's distribution; `clean`: the T of the picture; `steps`: of the way. Each
+    field has in its metadata the `choices`, and the `reason` for the default.
+    """
+
+    site: str = option(
+        "block",
+        ("block", "resnet", "conv"),
+        "a layer is read where the next one reads it: after its attention (block), not before it"
+        " (resnet), nor before what the layer adds is added (conv)",
+    )
+    level: str = option(
+        "source",
+        ("source", "target"),
+        "the U-Net is told the noise level that the latent has (source), as in training, not that"
+        " of the next latent (target; the last latent has none and keeps its own)",
+    )
+    latent: str = option(
+        "mean",
+        ("mean", "sample"),
+        "the mean of the encoder's distribution is the picture's own; a sample adds noise, here"
+        " the same for all pictures",
+    )
+    clean: int = option(
+        T_MAX,
+        (T_MAX, 0),
+        "T counts steps of generation, from noise at T0 to the picture at T50: in Table 13 T0"
+        " predicts worst; with 0 it counts steps of inversion",
+    )
+    steps: int = option(
+        T_MAX,
+        tuple(n for n in range(1, T_MAX + 1) if T_MAX % n == 0),
+        "one for each T; fewer take larger steps between the same noise levels",
+    )
+    seed: int = option(0, (), "of the noise of a sample, and of nothing else")
+
+    def __post_init__(self):
+        for f in fields(self):
+            value, choices = getattr(self, f.name), f.metadata["choices"]
+            if choices and value not in choices:
+                expected = ", ".join(repr(choice) for choice in choices)
+                raise InputError(f"{f.name}={value!r}: expected one of {expected}.")
+
+    def times(self) -> list[int]:
+        """The T of every latent on the way, from the picture's to that of noise."""
+        away = range(0, T_MAX + 1, T_MAX // self.steps)
+        return [T_MAX - n if self.clean == T_MAX else n for n in away]
+
+    def noise_level(self, time: int) -> int:
+        """The level of the latent at a T, from 0 to 999; -1: none, a picture's own latent."""
+        away = T_MAX - time if self.clean == T_MAX else time
+        return LEVELS_PER_T * (away - 1) if away else -1
+
+    def settings(self) -> dict[str, Any]:
+        """What determines tokens."""
+        return {k: v for k, v in asdict(self).items() if k != "seed" or self.latent == "sample"}
+
+
+def signal(level: int) -> float:
+    """The share of variance that is the picture's at a noise level."""
+    return float(SIGNAL[level]) if level >= 0 else 1.0
+
+
+def next_latent(
+    latent: Float[Tensor, "batch channel h w"],
+    noise: Float[Tensor, "batch channel h w"],
+    level: int,
+    next_level: int,
+) -> Float[Tensor, "batch channel h w"]:
+    """The latent at another noise level, for the noise that the network sees in it (DDIM, η = 0).
+
+    latent = √signal · picture + √(1 − signal) · noise, with picture and noise held.
+    """
+    here, there = signal(level), signal(next_level)
+    picture = (latent - (1 - here) ** 0.5 * noise) / here**0.5
+    return there**0.5 * picture + (1 - there) ** 0.5 * noise
+
+
+def sites(unet: nn.Module, site: str) -> list[nn.Module]:
+    """The modules whose outputs are the layers of Table 12, in the order of `LAYER_NAMES`.
+
+    A layer is a ResNet with the attention after it, where there is one; the last level of the
+    encoder and the first of the decoder have none.
+    """
+    found = []
+    for block in (*unet.down_blocks, *unet.up_blocks):
+        attentions = getattr(block, "attentions", block.resnets)
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            found.append({"block": attention, "resnet": resnet, "conv": resnet.conv2}[site])
+    return found
+
+
+class Diffusion(Backbone):
+    """The 8 encoder and 12 decoder layers of a U-Net, at time steps of an inversion.
+
+    The encoder's latent of a picture is taken to noise by DDIM without added noise, with the empty
+    prompt; every latent is made from the one before it, so one chain serves all time steps, and it
+    ends with the last that is wanted. `inversion` holds the choices that the paper leaves open.
+
+    Each time step is a view, from the picture's end to that of noise, and `forward` gives their
+    layers in this order: half a gigabyte for a picture of 512 pixels at the time steps of Table 13.
+    `stream` gives one at a time. Global tokens are averages.
+    """
+
+    def __init__(
+        self,
+        family: str,
+        parts: Parts,
+        preprocess: Preprocessing,
+        inversion: Inversion,
+        times: tuple[int, ...] = TABLE_13,
+    ):
+        """`times`: the wanted T.
+
+        Raises:
+            InputError: for a T that the chain doesn't pass.
+        """
+        super().__init__(family, preprocess)
+        passed = inversion.times()
+        if not times or set(times) - set(passed):
+            raise InputError(
+                f"time steps {', '.join(f'T{t}' for t in times) or 'none'}: expected one or more of"
+                f" {', '.join(f'T{t}' for t in sorted(passed))}, those of steps={inversion.steps}."
+            )
+        self.inversion = inversion
+        self.times = tuple(t for t in passed if t in times)
+        self.unet = parts.unet
+        self.encoder = nn.Sequential(parts.vae.encoder, parts.vae.quant_conv)  # no decoder
+        self.scale = parts.vae.config.scaling_factor
+        self.register_buffer("empty", parts.empty)
+        resnets = [r for b in (*self.unet.down_blocks, *self.unet.up_blocks) for r in b.resnets]
+        widths = tuple(resnet.out_channels for resnet in resnets)
+        self.widths = list(widths) * len(self.times)
+        self.layer_names = [f"T{t} {name}" for t in self.times for name in LAYER_NAMES]
+        self.freeze(**inversion.settings(), scale=self.scale)
+        self._views = [
+            View(
+                f"{family}@T{t}",
+                digest({"network": self.identity, "time": t}),
+                slice(i * len(widths), (i + 1) * len(widths)),
+                widths,
+                LAYER_NAMES,
+            )
+            for i, t in enumerate(self.times)
+        ]
+        if len(self.times) == 1:
+            self.name, self.layer_names = self._views[0].name, list(LAYER_NAMES)
+            self.identity = self._views[0].identity
+        else:
+            self.identity = digest([view.identity for view in self._views])
+
+    @property
+    def views(self) -> list[View]:
+        return self._views
+
+    def latents(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 4 _h _w"]:
+        """The encoder's latents, scaled."""
+        mean, log_variance = self.encoder(x.to(self.empty.dtype)).chunk(2, 1)
+        if self.inversion.latent == "sample":
+            generator = torch.Generator().manual_seed(self.inversion.seed)
+            noise = torch.randn(mean.shape[1:], generator=generator).to(mean)
+            mean = mean + (log_variance.clamp(-30, 20) / 2).exp() * noise
+        return self.scale * mean
+
+    def chain(self, x: Float[Tensor, "batch 3 h w"]) -> Iterator[Layers]:
+        """Local and global tokens of each wanted T in turn."""
+        levels = [self.inversion.noise_level(t) for t in self.inversion.times()]
+        latent = self.latents(x)
+        latent = latent.to(torch.promote_types(latent.dtype, torch.float32))  # steps add up
+        for time, level, ahead in zip(
+            self.inversion.times(), levels, [*levels[1:], levels[-1]], strict=True
+        ):
+            told = level if self.inversion.level == "source" else ahead
+            noise, layers = self._noise(latent, max(told, 0))
+            if time in self.times:
+                yield layers, [tokens.mean((2, 3)) for tokens in layers]
+            if time == self.times[-1]:
+                return
+            del layers
+            latent = next_latent(latent, noise.to(latent), level, ahead)
+
+    def _noise(
+        self, latent: Float[Tensor, "batch 4 h w"], level: int
+    ) -> tuple[Float[Tensor, "batch 4 h w"], list[Float[Tensor, "batch _ _h _w"]]]:
+        """The noise that the U-Net sees in latents, and its layers."""
+        seen: list[Tensor] = []
+
+        def see(module: nn.Module, inputs: object, out: Any) -> None:
+            seen.append(out[0] if isinstance(out, tuple) else out)
+
+        handles = [m.register_forward_hook(see) for m in sites(self.unet, self.inversion.site)]
+        try:
+            prompt = self.empty.expand(len(latent), -1, -1)
+            noise = self.unet(latent.to(prompt), level, prompt, return_dict=False)[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+        return noise, seen
+
+    def tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Layers:
+        local, global_ = [], []
+        for layers, averages in self.chain(x):
+            local += layers
+            global_ += averages
+        return local, global_
+
+    def stream(self, pictures: UInt8[Tensor, "batch height width 3"]) -> Iterator[Layers]:
+        return self.chain(self.preprocess(pictures))
+
+
+def load_diffusion(
+    name: str, weights: str | None = None, inversion: Inversion | None = None
+) -> Diffusion:
+    """A frozen diffusion network by name: `sd15@T20`, or `sd15`, at all T of Table 13 that the
+    inversion passes; `sd-mini` likewise.
+
+    `weights`: "pretrained" (the files in the data folder), "random" (drawn from a fixed seed), or
+    a folder of the same layout; by default pretrained where there is a checkpoint.
+
+    Raises:
+        InputError: for an unknown name or T, or weights that are missing, damaged or another's.
+    """
+    match = re.fullmatch(r"(.+?)(?:@T(\d{1,2}))?", name)
+    if not match or match[1] not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise InputError(
+            f"backbone {name!r}: expected one of {known}, or one with a time step, as sd15@T20."
+        )
+    architecture = ARCHITECTURES[match[1]]
+    weights = weights or ("pretrained" if architecture.checkpoint else "random")
+    if weights == "pretrained" and not architecture.checkpoint:
+        raise InputError(
+            f"weights='pretrained': {match[1]} has no checkpoint; expected 'random' or a folder."
+        )
+    inversion = inversion or Inversion(steps=architecture.steps)
+    times = (int(match[2]),) if match[2] else tuple(t for t in TABLE_13 if t in inversion.times())
+    if weights == "random":
+        parts = drawn_parts(architecture)
+    else:
+        folder = data_root() / "weights" / match[1] if weights == "pretrained" else Path(weights)
+        parts = read_parts(folder, architecture)
+    size = (architecture.size, architecture.size)
+    preprocess = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return Diffusion(match[1], parts, preprocess, inversion, times)
