@@ -10,7 +10,8 @@ import torch
 
 from analysis.algonauts import load_algonauts
 from analysis.backbones import card_of, load_backbone
-from analysis.features import Tokens, absent, cache_folder, extract, picture_digests
+from analysis.extraction import extract
+from analysis.features import DEFAULT, Form, Tokens, picture_digests
 from analysis.files import InputError, NSDTree, data_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
@@ -94,8 +95,14 @@ def _of_tree(
     return dataclasses.replace(subject, name=name), prepared
 
 
-def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> Tokens:
-    """A backbone's tokens of all of a subject's pictures, from the cache or made."""
+def extract_tokens(
+    subject: Subject,
+    backbone: str,
+    weights: str | None = None,
+    form: Form = DEFAULT,
+    every_byte: bool = False,
+) -> dict[str, Tokens]:
+    """A backbone's tokens of all of a subject's pictures, of each of its views by name."""
     rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
     known = [
         picture_digests(subject.pictures(some))
@@ -103,12 +110,26 @@ def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> T
     ]
     digests = [d for some in known for d in some]
     network = load_backbone(backbone, weights)
-    if missing := len(absent(cache_folder(network), digests)):
-        print(
-            f"{backbone}: tokens of {missing:,} pictures of {subject.name} are not there; made now."
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    made = extract(network, subject.pictures, digests, form, report=print, every_byte=every_byte)
+    return dict(zip([view.name for view in network.views], made, strict=True))
+
+
+def get_tokens(
+    subject: Subject, backbone: str, weights: str | None = None, form: Form = DEFAULT
+) -> Tokens:
+    """A backbone's tokens of all of a subject's pictures, from the cache or made.
+
+    Raises:
+        InputError: for a backbone of several views, with their names.
+    """
+    if len(views := load_backbone(backbone, weights).views) > 1:
+        raise InputError(
+            f"backbone {backbone!r}: has {len(views)} sets of layers; expected one of them:"
+            f" {', '.join(view.name for view in views)}."
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return extract(network.to(device), subject.pictures, digests)
+    (tokens,) = extract_tokens(subject, backbone, weights, form).values()
+    return tokens
 
 
 def get_fit(

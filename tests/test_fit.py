@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
@@ -26,6 +25,7 @@ from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
 from analysis.subject import Subject
 from analysis.trainer import Recipe, predict
+from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
 CONFIG = ModelConfig(channels=8, hidden=16, frequencies=4)
@@ -40,19 +40,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Tokens:
-    """Random tokens; neighbouring local tokens are alike, as a picture's are."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.randn(N_PICTURES, sum(WIDTHS), 3, 3, generator=generator)
-    local = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear", align_corners=True)
-    global_ = torch.randn(N_PICTURES, sum(WIDTHS), generator=generator)
-    save_file({"local": local.half(), "global": global_.half()}, tmp_path / "tokens.safetensors")
-    return Tokens(
-        widths=WIDTHS,
-        parts=[safetensors.safe_open(tmp_path / "tokens.safetensors", "pt")],
-        part=np.zeros(N_PICTURES, int),
-        row=np.arange(N_PICTURES),
-        identity="random tokens",
-    )
+    return random_tokens(tmp_path, WIDTHS, N_PICTURES)
 
 
 def person(responses: Float[np.ndarray, "trial vertex"], repeats: int = 3) -> Subject:
@@ -237,9 +225,8 @@ import importlib.util, os, sys
 spec = importlib.util.spec_from_file_location("test_fit", {__file__!r})
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-import numpy as np, safetensors
-parts = [safetensors.safe_open({str(tmp_path / "tokens.safetensors")!r}, "pt")]
-tokens = module.Tokens(module.WIDTHS, parts, np.zeros(300, int), np.arange(300), "random tokens")
+from pathlib import Path
+tokens = module.random_tokens(Path({str(tmp_path)!r}), module.WIDTHS, module.N_PICTURES)
 children = []
 for _ in range(2):
     child = os.fork()
