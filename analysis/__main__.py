@@ -225,9 +225,7 @@ def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int
 
 @main.command()
 @click.argument("names", nargs=-1)
-@click.option(
-    "--json", "as_json", is_flag=True, help="As JSON, with what the paper says otherwise."
-)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, all of each card.")
 @click.option("--verify", is_flag=True, help="Build each, hold it against its card and hooks.")
 def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
     """List the networks and what the paper says of them.

@@ -127,13 +127,23 @@ def _clip_mini(size: str, layers: int, width: int) -> Card:
 
 SIZES: tuple[Literal["-s", "", "-l"], ...] = ("-s", "", "-l")
 PLAIN, DINO = "vit_base_patch16_224", "vit_base_patch14_dinov2"
+CARD = "see the model card"
 CARDS: dict[str, Card] = {
     "clip-xl": Card(
         "CLIP XL", "ViT-L-14", "datacomp_xl_s13b_b90k", 24, 1024, 224, 14, "DataComp-1B"
     ),
-    "clip-l": Card("CLIP L", "ViT-B-16", "datacomp_l_s1b_b8k", 12, 768, 224, 16, "DataComp-140M"),
-    "clip-m": Card("CLIP M", "ViT-B-32", "datacomp_m_s128m_b4k", 12, 768, 224, 32, "DataComp-14M"),
-    "clip-s": Card("CLIP S", "ViT-B-32", "datacomp_s_s13m_b4k", 12, 768, 224, 32, "DataComp-1.4M"),
+    "clip-l": Card(
+        "CLIP L", "ViT-B-16", "datacomp_l_s1b_b8k", 12, 768, 224, 16, "DataComp-140M",
+        licence=CARD,
+    ),
+    "clip-m": Card(
+        "CLIP M", "ViT-B-32", "datacomp_m_s128m_b4k", 12, 768, 224, 32, "DataComp-14M",
+        licence=CARD,
+    ),
+    "clip-s": Card(
+        "CLIP S", "ViT-B-32", "datacomp_s_s13m_b4k", 12, 768, 224, 32, "DataComp-1.4M",
+        licence=CARD,
+    ),
     "sam-h": _size(SAM, "SAM H", "samvit_huge_patch16", 32, 1280, options=SAM_NORM),
     "sam-l": _size(SAM, "SAM L", "samvit_large_patch16", 24, 1024, options=SAM_NORM),
     "sam-b": _size(SAM, "SAM B", "samvit_base_patch16", 12, 768, options=SAM_NORM),

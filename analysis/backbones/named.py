@@ -65,11 +65,8 @@ def _timm_made(name: str, weights: str) -> nn.Module:
 
     known = timm.list_models()
     architecture = name.removeprefix("timm:")
-    tagged = timm.list_pretrained(architecture.split(".")[0] + "*") if "." in architecture else []
-    if architecture.split(".")[0] not in known or (
-        "." in architecture and architecture not in tagged
-    ):
-        every = [*known, *timm.list_pretrained()]
+    every = [*known, *timm.list_pretrained()]
+    if architecture not in every:
         near = ", ".join(f"timm:{n}" for n in nearest(architecture, every)[:5])
         raise InputError(f"backbone {name!r}: unknown to timm; expected a name such as {near}.")
     file = weights if weights not in ("pretrained", "random") else None
@@ -171,7 +168,10 @@ def named_card(name: str) -> Card:
     library, _, architecture = name.partition(":")
     backbone = _wrapped(name, "random")
     inner = getattr(backbone, "network", None)
-    patch = getattr(getattr(inner or backbone.visual, "patch_embed", None), "patch_size", None)
+    if inner is None:
+        patch = getattr(backbone.visual, "patch_size", None)
+    else:
+        patch = getattr(getattr(inner, "patch_embed", None), "patch_size", None)
     published = dict(getattr(inner, "pretrained_cfg", None) or {})
     has_checkpoint = bool(published.get("hf_hub_id") or published.get("url"))
     tag = _open_clip_parts(name)[1] if library == "open_clip" else published.get("tag") or ""

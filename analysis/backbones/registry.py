@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from analysis.backbones.base import Backbone, Preprocessing
 from analysis.backbones.cards import IMAGENET_MEAN, IMAGENET_STD, Card, card_of
@@ -67,7 +66,7 @@ BUILDERS: dict[str, Callable[[str, Card, str], Backbone]] = {
 def load_backbone(
     name: str,
     weights: str | None = None,
-    normalisation: Literal["native", "imagenet"] = "native",
+    normalisation: str = "native",
 ) -> Backbone:
     """A frozen backbone in evaluation mode.
 
@@ -84,14 +83,15 @@ def load_backbone(
         raise InputError(f"normalisation={normalisation!r}: expected 'native' or 'imagenet'.")
     if normalisation == "imagenet":
         card = replace(card, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    weights = weights or ("pretrained" if card.tag else "random")
+    named = name.startswith(("timm:", "open_clip:"))
+    weights = weights or ("pretrained" if card.tag or named else "random")
     if weights == "pretrained" and card.tag is None:
         raise InputError(f"weights='pretrained': {name} has no checkpoint; expected 'random'.")
     if weights not in ("pretrained", "random") and not Path(weights).is_file():
         raise InputError(
             f"weights={weights!r}: no such file; expected 'pretrained', 'random' or a checkpoint."
         )
-    if name.startswith(("timm:", "open_clip:")):
+    if named:
         from analysis.backbones.named import named_backbone
 
         return named_backbone(name, card, weights)
