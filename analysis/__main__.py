@@ -241,6 +241,11 @@ def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
     wrong = {name: check(name) for name in names or rows()} if verify else {}
     found = rows(names)
     if as_json:
+        from analysis.manifest import read_manifest
+
+        for entry in read_manifest().entries:
+            if entry.backbone in found:
+                found[entry.backbone].setdefault("checkpoint", entry.url)
         click.echo(json.dumps(found, indent=1))
     else:
         click.echo(

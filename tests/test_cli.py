@@ -134,6 +134,7 @@ def test_backbones_lists_every_network(run):
     assert "85,798,656      1.198 yes      CC BY-NC 4.0" in done.output  # mae-b
     as_json = json.loads(run("backbones", "mae-h", "--json").output)
     assert as_json["mae-h"]["disagreements"][0]["paper"] == 16 and as_json["mae-h"]["patch"] == 14
+    assert as_json["mae-h"]["checkpoint"].endswith("/mae_pretrain_vit_huge.pth")
 
 
 def test_backbones_are_listed_without_loading_a_library():
