@@ -244,15 +244,45 @@ def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int
 
 
 @main.command()
-def backbones() -> None:
-    """List the networks and what the paper says of them."""
-    from analysis.backbones import CARDS
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, all of each card.")
+@click.option("--verify", is_flag=True, help="Build each, hold it against its card and hooks.")
+def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
+    """List the networks and what the paper says of them.
 
-    for name, card in CARDS.items():
+    NAMES: only these; timm:NAME and open_clip:ARCHITECTURE/TAG too. verified is yes where --verify
+    found a network, with these libraries, as its card says. Exit code 1 where it did not.
+    """
+    import json
+
+    from analysis.backbones.verification import rows
+    from analysis.backbones.verification import verify as check
+
+    wrong = {name: check(name) for name in names or rows()} if verify else {}
+    found = rows(names)
+    if as_json:
+        from analysis.manifest import read_manifest
+
+        for entry in read_manifest().entries:
+            if entry.backbone in found:
+                found[entry.backbone].setdefault("checkpoint", entry.url)
+        click.echo(json.dumps(found, indent=1))
+    else:
         click.echo(
-            f"{name:<10} {card.title:<15} {card.layers:>2} layers x {card.width:<5}"
-            f" {card.input_size}² px, patch {card.patch:<3} {card.tag or 'random weights'}"
+            f"{'name':<16} {'layers':>6} {'width':>9} {'input':>5} {'patch':>5} {'parameters':>13}"
+            f" {'MB/picture':>10} {'verified':<8} licence"
         )
+        for name, row in found.items():
+            widths = sorted(set(row["widths"]))
+            width = str(widths[0]) if len(widths) == 1 else f"{widths[0]}-{widths[-1]}"
+            click.echo(
+                f"{name:<16} {row['layers']:>6} {width:>9} {row['input_size']:>5}"
+                f" {row['patch'] or '-':>5} {row['parameters']:>13,}"
+                f" {row['cache_bytes'] / 1e6:>10.3f} {row['verified']:<8} {row['licence']}"
+            )
+    if said := [f"{name}: {why}" for name, why in wrong.items() if why]:
+        click.echo("\n".join(said), err=True)
+        sys.exit(1)
 
 
 @main.command()

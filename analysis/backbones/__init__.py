@@ -4,17 +4,23 @@ backbone = load_backbone("clip-mini")
 local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
 """
 
-from analysis.backbones.base import Backbone, Preprocessing, View
-from analysis.backbones.registry import CARDS, Card, card_of, load_backbone
-from analysis.backbones.vit import OpenClipViT
+import importlib
+from typing import Any
 
-__all__ = [
-    "CARDS",
-    "Backbone",
-    "Card",
-    "OpenClipViT",
-    "Preprocessing",
-    "View",
-    "card_of",
-    "load_backbone",
-]
+from analysis.backbones.cards import CARDS, Card, card_of
+
+# Imported when first asked for: they load torch, which the list of backbones does without.
+LATER = {
+    "Backbone": "base",
+    "OpenClipViT": "vit",
+    "Preprocessing": "base",
+    "View": "base",
+    "load_backbone": "registry",
+}
+__all__ = ["CARDS", "Card", "card_of", *LATER]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"analysis.backbones.{LATER[name]}"), name)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-Colours = tuple[float, float, float]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from analysis.backbones.cards import IMAGENET_MEAN, IMAGENET_STD, Colours
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import open_clip
-import scipy.fft
 import torch
 from jaxtyping import Float
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
 from analysis.backbones.base import Backbone, Preprocessing
+from analysis.backbones.drawn import patch_filters
 
-CLIP_MEAN = open_clip.OPENAI_DATASET_MEAN
-CLIP_STD = open_clip.OPENAI_DATASET_STD
 open_clip.add_model_config(Path(__file__).parent / "configs")
 
 
@@ -41,20 +39,19 @@ def visual_tower(architecture: str, source: str | None) -> VisionTransformer:
         return open_clip.create_model(
             architecture, pretrained=source, require_pretrained=True, weights_only=True
         ).visual
-    visual = open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
+    visual = empty_tower(architecture)
     draw_weights(visual, torch.Generator().manual_seed(0))
     return visual
 
 
-def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
-    """Fill a tower with random weights under which its layers differ as those of a trained one do.
+def empty_tower(architecture: str) -> VisionTransformer:
+    """The vision half of an open_clip model, its weights still to be filled."""
+    with torch.random.fork_rng(devices=[]):
+        return open_clip.CLIP(**open_clip.get_model_config(architecture)).visual
 
-    Every matrix keeps variance (normal, 1 / inputs), with three exceptions in place of what
-    training does: patch filters have a spectrum inverse to that of natural pictures, else every
-    channel is the patch's mean colour; queries and keys are √2 larger, so that attention picks
-    about 5 of 256 tokens and the class token depends on the picture; the second layer of each MLP
-    is √2 larger, so that a block adds about as much variance as its input had.
-    """
+
+def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
+    """Fill a tower with random weights, by the rules of drawn.py."""
 
     def normal(shape: tuple[int, ...], spread: float) -> Tensor:
         return torch.randn(shape, generator=generator) * spread
@@ -63,7 +60,7 @@ def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
         visual.class_embedding.copy_(normal(visual.class_embedding.shape, 1))
         visual.positional_embedding.copy_(normal(visual.positional_embedding.shape, 0.25))
         visual.proj.copy_(normal(visual.proj.shape, visual.proj.shape[0] ** -0.5))
-        visual.conv1.weight.copy_(_patch_filters(visual.conv1.weight.shape, generator))
+        visual.conv1.weight.copy_(patch_filters(visual.conv1.weight.shape, generator))
         for block in visual.transformer.resblocks:
             width = block.attn.embed_dim
             block.attn.in_proj_weight.copy_(normal((3 * width, width), width**-0.5))
@@ -75,14 +72,3 @@ def draw_weights(visual: VisionTransformer, generator: torch.Generator) -> None:
             for part in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
                 part.bias.zero_()
             block.attn.in_proj_bias.zero_()
-
-
-def _patch_filters(
-    shape: torch.Size, generator: torch.Generator
-) -> Float[Tensor, "channel colour y x"]:
-    """Random filters whose power rises with spatial frequency as that of pictures falls."""
-    waves = torch.randn(shape, generator=generator)
-    y, x = torch.meshgrid(torch.arange(shape[2]), torch.arange(shape[3]), indexing="ij")
-    waves = waves * (1 + y**2 + x**2).sqrt()
-    filters = torch.from_numpy(scipy.fft.idctn(waves.numpy(), axes=(2, 3), norm="ortho"))
-    return filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
