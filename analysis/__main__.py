@@ -182,10 +182,10 @@ def extract(subject: str, backbone: str, weights: str | None) -> None:
 
     SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08).
     """
-    from analysis.backbones import card_of
+    from analysis.backbones import require_backbone
     from analysis.study import get_subject, get_tokens
 
-    card_of(backbone)  # a wrong name is told before anything is made
+    require_backbone(backbone)  # a wrong name is told before anything is made
     tokens = get_tokens(get_subject(subject), backbone, weights)
     click.echo(f"{backbone}: tokens of {len(tokens):,} pictures in {data_root() / 'features'}")
 

@@ -8,9 +8,16 @@ import dataclasses
 import torch
 
 from analysis.algonauts import load_algonauts
-from analysis.backbones import card_of, load_backbone
-from analysis.features import Tokens, absent, cache_folder, extract, picture_digests
-from analysis.files import InputError, NSDTree, data_root
+from analysis.backbones import load_backbone, require_backbone
+from analysis.features import (
+    Tokens,
+    absent,
+    cache_folder,
+    extract,
+    picture_digests,
+    read_tokens,
+)
+from analysis.files import InputError, NSDTree, data_root, fits_root
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
 from analysis.nsd import SESSIONS, read_subject
@@ -22,10 +29,12 @@ from analysis.subject import Space, Subject, over_repeats
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
-# check: a few, to see that all works before a long run.
+# brief: for a small network, in under a minute; check: a few, to see that all works before a long
+# run.
 RECIPES = {
     "paper": Recipe(),
     "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
+    "brief": Recipe(steps_per_epoch=250, max_steps=1500, decay_steps=400, patience=8),
     "short": Recipe(steps_per_epoch=250, max_steps=7500, decay_steps=1500, patience=8),
 }
 PICTURES_AT_ONCE = 500  # hashed at a time
@@ -76,14 +85,19 @@ def _of_tree(name: str, space: Space, sessions: int | None) -> tuple[Subject, Pr
     return dataclasses.replace(subject, name=name), prepared
 
 
-def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> Tokens:
-    """A backbone's tokens of all of a subject's pictures, from the cache or made."""
+def _digests(subject: Subject) -> list[str]:
+    """The sha256 of each of a subject's pictures."""
     rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
     known = [
         picture_digests(subject.pictures(some))
         for some in (slice(r, r + PICTURES_AT_ONCE) for r in rows)
     ]
-    digests = [d for some in known for d in some]
+    return [d for some in known for d in some]
+
+
+def get_tokens(subject: Subject, backbone: str, weights: str | None = None) -> Tokens:
+    """A backbone's tokens of all of a subject's pictures, from the cache or made."""
+    digests = _digests(subject)
     network = load_backbone(backbone, weights)
     if missing := len(absent(cache_folder(network), digests)):
         print(
@@ -116,7 +130,7 @@ def get_fit(
     """
     if recipe not in RECIPES:
         raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
-    card_of(backbone)  # a wrong name is told before anything is made
+    require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, sessions=sessions, average=average)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
@@ -126,4 +140,21 @@ def get_fit(
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
+    return fit_model(person, backbone, tokens, model, steps, split)
+
+
+def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:
+    """The fit that `get_fit` would give, if it is already made; None if it isn't."""
+    if not any((fits_root() / subject).glob(f"{backbone}-*/fit.json")):
+        return None
+    person = get_subject(subject)
+    network, digests = load_backbone(backbone), _digests(person)
+    if absent(cache_folder(network), digests):
+        return None
+    tokens = read_tokens(cache_folder(network), digests)
+    split = split_pictures(person, 0, scheme=default_scheme(person))
+    model, steps = ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
+    key = fit_key(person, tokens, model, steps, split)
+    if not (fit_folder(subject, backbone, key) / "fit.json").exists():
+        return None
     return fit_model(person, backbone, tokens, model, steps, split)

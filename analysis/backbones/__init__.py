@@ -5,7 +5,9 @@ local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
 """
 
 from analysis.backbones.base import Backbone, Preprocessing, View
-from analysis.backbones.registry import CARDS, Card, card_of, load_backbone
+from analysis.backbones.own import from_function, from_module
+from analysis.backbones.plugins import load_backbone, plugin_names, register, require_backbone
+from analysis.backbones.registry import CARDS, Card, card_of
 from analysis.backbones.vit import OpenClipViT
 
 __all__ = [
@@ -16,5 +18,10 @@ __all__ = [
     "Preprocessing",
     "View",
     "card_of",
+    "from_function",
+    "from_module",
     "load_backbone",
+    "plugin_names",
+    "register",
+    "require_backbone",
 ]
