@@ -40,6 +40,12 @@ RECIPES = {
 PICTURES_AT_ONCE = 500  # hashed at a time
 
 
+def _recipe(name: str, seed: int) -> Recipe:
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}.")
+    return dataclasses.replace(RECIPES[name], seed=seed)
+
+
 def get_subject(
     name: str, space: Space = "inflated", sessions: int | None = None, average: bool = False
 ) -> Subject:
@@ -128,15 +134,14 @@ def get_fit(
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
+    steps = _recipe(recipe, seed)
     require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, sessions=sessions, average=average)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)
     tokens = get_tokens(person, backbone, weights)
-    model, steps = config or ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
+    model = config or ModelConfig()
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
@@ -144,7 +149,12 @@ def get_fit(
 
 
 def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:
-    """The fit that `get_fit` would give, if it is already made; None if it isn't."""
+    """The fit that `get_fit` would give, if it is already made; None if it isn't.
+
+    Raises:
+        InputError: for an unknown recipe, or a fit or cache that is damaged.
+    """
+    steps = _recipe(recipe, seed)
     if not any((fits_root() / subject).glob(f"{backbone}-*/fit.json")):
         return None
     person = get_subject(subject)
@@ -153,7 +163,7 @@ def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int =
         return None
     tokens = read_tokens(cache_folder(network), digests)
     split = split_pictures(person, 0, scheme=default_scheme(person))
-    model, steps = ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
+    model = ModelConfig()
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         return None

@@ -552,3 +552,24 @@ def test_the_command_line_fits_a_packages_backbone(installed: Path, data_folder:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "packed: tokens of 40 pictures" in done.stdout and "R²" in done.stdout
     assert list((data_folder / "fits/sim01-tiny").glob("packed-*/fit.json"))
+
+
+def test_a_fit_is_read_only_if_it_is_there(data_folder: Path) -> None:
+    from analysis import study
+
+    name, recipe = "sim01-tiny", "check"
+    assert study.fit_if_there(name, "mine", recipe) is None
+    backbone = from_module("mine", Tower(), ["norm"], SMALL)
+    register("mine", lambda: backbone)
+    try:
+        assert study.fit_if_there(name, "mine", recipe) is None
+        made = study.get_fit(name, "mine", recipe=recipe)
+        found = study.fit_if_there(name, "mine", recipe)
+        assert found and found.folder == made.folder and found.record == made.record
+        assert study.fit_if_there(name, "mine", recipe, seed=1) is None
+        register("mine", lambda: from_module("mine", Tower(1), ["norm"], SMALL))
+        assert study.fit_if_there(name, "mine", recipe) is None  # of other weights
+        with pytest.raises(InputError, match="recipe 'long': expected one of"):
+            study.fit_if_there(name, "mine", "long")
+    finally:
+        plugins.unregister("mine")
