@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,6 +26,14 @@ backbone_option = click.option(
 )
 weights_option = click.option(
     "--weights", help="pretrained, random, or a checkpoint file. [default: pretrained where any]"
+)
+
+
+normalisation_option = click.option(
+    "--normalisation",
+    default="native",
+    show_default=True,
+    help="Of pictures: native, or imagenet for every network, as the authors did.",
 )
 
 
@@ -184,25 +193,62 @@ def prepare(subject: str, sessions: int | None) -> None:
 
 @main.command()
 @subject_argument
-@backbone_option
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    default=["clip-mini"],
+    show_default=True,
+    help="A network; repeat for several. `backbones` lists them.",
+)
 @weights_option
-def extract(subject: str, backbone: str, weights: str | None) -> None:
-    """Cache a network's tokens of a subject's pictures.
+@normalisation_option
+@click.option(
+    "--pooling", default="area", show_default=True, help="area, or bilinear: the paper's."
+)
+@click.option(
+    "--grid", default=8, show_default=True, help="Local tokens are pooled to GRID x GRID."
+)
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    help="float32 or bfloat16: of the network's arithmetic.",
+)
+@click.option(
+    "--verify", is_flag=True, help="Read every byte that is there; make damaged ones anew."
+)
+def extract(
+    subject: str,
+    backbones: tuple[str, ...],
+    weights: str | None,
+    normalisation: str,
+    verify: bool,
+    **form: Any,
+) -> None:
+    """Cache networks' tokens of a subject's pictures.
 
-    SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08).
+    Says first how much there is to do. What was begun goes on at the picture where it stopped, and
+    several processes share the work. SUBJECT is simulated (sim01 to sim03) or one of NSD's.
     """
-    from analysis.backbones import card_of
-    from analysis.study import get_subject, get_tokens
+    from analysis.backbones import require_backbone
+    from analysis.features import Form
+    from analysis.study import extract_tokens, get_subject
 
-    card_of(backbone)  # a wrong name is told before anything is made
-    tokens = get_tokens(get_subject(subject), backbone, weights)
-    click.echo(f"{backbone}: tokens of {len(tokens):,} pictures in {data_root() / 'features'}")
+    for backbone in backbones:
+        require_backbone(backbone)  # a wrong name is told before anything is made
+    kept, person = Form(**form), get_subject(subject)
+    for backbone in backbones:
+        made = extract_tokens(person, backbone, weights, kept, verify, normalisation)
+        for name, tokens in made.items():
+            click.echo(f"{name}: tokens of {len(tokens):,} pictures in {tokens.folder}")
 
 
 @main.command()
 @subject_argument
 @backbone_option
 @weights_option
+@normalisation_option
 @click.option(
     "--recipe",
     default="paper",
@@ -254,6 +300,7 @@ def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
     found a network, with these libraries, as its card says. Exit code 1 where it did not.
     """
     import json
+    from importlib.metadata import entry_points
 
     from analysis.backbones.verification import rows
     from analysis.backbones.verification import verify as check
@@ -280,6 +327,8 @@ def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
                 f" {row['patch'] or '-':>5} {row['parameters']:>13,}"
                 f" {row['cache_bytes'] / 1e6:>10.3f} {row['verified']:<8} {row['licence']}"
             )
+        for entry in entry_points(group="brainmaps.backbones") if not names else ():
+            click.echo(f"{entry.name:<16} of the package {entry.dist.name if entry.dist else '?'}")
     if said := [f"{name}: {why}" for name, why in wrong.items() if why]:
         click.echo("\n".join(said), err=True)
         sys.exit(1)

@@ -31,6 +31,7 @@ from analysis.files import (
     digest,
     features_root,
     file_digest,
+    folder_name,
     read_json,
     require,
     whole_file,
@@ -248,7 +249,7 @@ def cache_key(view: View, form: Form = DEFAULT) -> str:
 
 
 def cache_folder(view: View, form: Form = DEFAULT) -> Path:
-    return features_root() / f"{view.name.replace('/', '_')}-{cache_key(view, form)[:12]}"
+    return features_root() / f"{folder_name(view.name)}-{cache_key(view, form)[:12]}"
 
 
 def read_manifest(folder: Path) -> dict:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -44,6 +45,11 @@ def features_root() -> Path:
 
 def fits_root() -> Path:
     return data_root() / "fits"
+
+
+def folder_name(name: str) -> str:
+    """A name of a backbone or subject as part of a folder's: `open_clip:ViT-B-32/openai` too."""
+    return re.sub(r"[^\w.@-]", "_", name)
 
 
 def require(path: Path, what: str, mend: str) -> Path:

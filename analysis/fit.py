@@ -30,6 +30,7 @@ from analysis.files import (
     digest,
     file_digest,
     fits_root,
+    folder_name,
     read_json,
     require,
     require_space,
@@ -121,7 +122,7 @@ def fit_key(
 
 def fit_folder(subject: str, backbone: str, key: dict) -> Path:
     """Where the fit with a key lies."""
-    return fits_root() / subject / f"{backbone}-{digest(key)[:12]}"
+    return fits_root() / folder_name(subject) / f"{folder_name(backbone)}-{digest(key)[:12]}"
 
 
 def fit_model(

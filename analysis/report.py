@@ -96,6 +96,27 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
     return plain_table(shown[[*columns, f"paper: {row}"]])
 
 
+def fits_table(fits: list[Fit]) -> Styler:
+    """A row per fit: its network, how long it was trained, its score on test pictures."""
+    rows = []
+    for fit in fits:
+        scores = fit.scores("test")
+        everywhere = np.isfinite(scores.r2)
+        score = scores.over(everywhere)
+        rows.append(
+            {
+                "Network": fit.record["backbone"],
+                "Layers": len(fit.tokens.widths),
+                "Channels": sum(fit.tokens.widths),
+                "Steps": fit.record["result"]["steps"],
+                "R² of single trials": score.value,
+                "95 % interval": f"{score.low:.3f}{DASH}{score.high:.3f}",
+                "R² / ceiling": scores.over(everywhere, normalised=True).value,
+            }
+        )
+    return plain_table(pd.DataFrame(rows))
+
+
 def settings_table(settings: Any | dict[str, Any]) -> Styler:
     """A row per field of a dataclass, with the comment that its source gives it.
 

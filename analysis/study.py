@@ -9,10 +9,18 @@ from collections.abc import Sequence
 import torch
 
 from analysis.algonauts import load_algonauts
-from analysis.backbones import card_of, load_backbone
+from analysis.backbones import Backbone, View, load_backbone, require_backbone
 from analysis.extraction import extract
-from analysis.features import DEFAULT, Form, Tokens, picture_digests
-from analysis.files import InputError, NSDTree, data_root
+from analysis.features import (
+    DEFAULT,
+    Form,
+    Tokens,
+    cache_folder,
+    known,
+    picture_digests,
+    read_tokens,
+)
+from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
 from analysis.model import ModelConfig
 from analysis.nsd import MASK, SESSIONS, read_subject
@@ -24,13 +32,21 @@ from analysis.subject import Space, Subject, over_repeats
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
-# check: a few, to see that all works before a long run.
+# brief: for a small network, in under a minute; check: a few, to see that all works before a long
+# run.
 RECIPES = {
     "paper": Recipe(),
     "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
+    "brief": Recipe(steps_per_epoch=250, max_steps=1500, decay_steps=400, patience=8),
     "short": Recipe(steps_per_epoch=250, max_steps=7500, decay_steps=1500, patience=8),
 }
 PICTURES_AT_ONCE = 500  # hashed at a time
+
+
+def _recipe(name: str, seed: int) -> Recipe:
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}.")
+    return dataclasses.replace(RECIPES[name], seed=seed)
 
 
 def get_subject(
@@ -95,40 +111,65 @@ def _of_tree(
     return dataclasses.replace(subject, name=name), prepared
 
 
+def _digests(subject: Subject) -> list[str]:
+    """The sha256 of each of a subject's pictures."""
+    rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
+    each = (subject.pictures(slice(r, r + PICTURES_AT_ONCE)) for r in rows)
+    return [d for pictures in each for d in picture_digests(pictures)]
+
+
 def extract_tokens(
     subject: Subject,
     backbone: str,
     weights: str | None = None,
     form: Form = DEFAULT,
     every_byte: bool = False,
+    normalisation: str = "native",
 ) -> dict[str, Tokens]:
     """A backbone's tokens of all of a subject's pictures, of each of its views by name."""
-    rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
-    known = [
-        picture_digests(subject.pictures(some))
-        for some in (slice(r, r + PICTURES_AT_ONCE) for r in rows)
-    ]
-    digests = [d for some in known for d in some]
-    network = load_backbone(backbone, weights)
+    network = load_backbone(backbone, weights, normalisation)
+    return _tokens_of(subject, network, form, every_byte)
+
+
+def _tokens_of(
+    subject: Subject, network: Backbone, form: Form, every_byte: bool = False
+) -> dict[str, Tokens]:
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-    made = extract(network, subject.pictures, digests, form, report=print, every_byte=every_byte)
+    made = extract(
+        network, subject.pictures, _digests(subject), form, report=print, every_byte=every_byte
+    )
     return dict(zip([view.name for view in network.views], made, strict=True))
 
 
+def _the_view(network: Backbone) -> View:
+    """A network's only view.
+
+    Raises:
+        InputError: naming its views, if there are several.
+    """
+    if len(network.views) > 1:
+        names = ", ".join(view.name for view in network.views)
+        raise InputError(
+            f"backbone {network.name!r}: several sets of layers; expected one of them: {names}."
+        )
+    return network.views[0]
+
+
 def get_tokens(
-    subject: Subject, backbone: str, weights: str | None = None, form: Form = DEFAULT
+    subject: Subject,
+    backbone: str,
+    weights: str | None = None,
+    form: Form = DEFAULT,
+    normalisation: str = "native",
 ) -> Tokens:
     """A backbone's tokens of all of a subject's pictures, from the cache or made.
 
     Raises:
         InputError: for a backbone of several views, with their names.
     """
-    if len(views := load_backbone(backbone, weights).views) > 1:
-        raise InputError(
-            f"backbone {backbone!r}: has {len(views)} sets of layers; expected one of them:"
-            f" {', '.join(view.name for view in views)}."
-        )
-    (tokens,) = extract_tokens(subject, backbone, weights, form).values()
+    network = load_backbone(backbone, weights, normalisation)
+    _the_view(network)
+    (tokens,) = _tokens_of(subject, network, form).values()
     return tokens
 
 
@@ -147,6 +188,7 @@ def get_fit(
     space: Space = "inflated",
     region: Sequence[str] = (),
     n_surface: int | None = None,
+    normalisation: str = "native",
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
 
@@ -156,16 +198,37 @@ def get_fit(
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
-    card_of(backbone)  # a wrong name is told before anything is made
+    steps = _recipe(recipe, seed)
+    require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, space, sessions, average, region, n_surface)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)
-    tokens = get_tokens(person, backbone, weights)
-    model, steps = config or ModelConfig(), dataclasses.replace(RECIPES[recipe], seed=seed)
+    tokens = get_tokens(person, backbone, weights, normalisation=normalisation)
+    model = config or ModelConfig()
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
+    return fit_model(person, backbone, tokens, model, steps, split)
+
+
+def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:
+    """The fit that `get_fit` would give, if it is already made; None if it isn't.
+
+    Raises:
+        InputError: for an unknown recipe, or a fit or cache that is damaged.
+    """
+    steps = _recipe(recipe, seed)
+    if not any((fits_root() / subject).glob(f"{folder_name(backbone)}-*/fit.json")):
+        return None
+    person = get_subject(subject)
+    folder, digests = cache_folder(_the_view(load_backbone(backbone))), _digests(person)
+    if set(digests) - known(folder).keys():
+        return None
+    tokens = read_tokens(folder, digests)
+    split = split_pictures(person, 0, scheme=default_scheme(person))
+    model = ModelConfig()
+    key = fit_key(person, tokens, model, steps, split)
+    if not (fit_folder(subject, backbone, key) / "fit.json").exists():
+        return None
     return fit_model(person, backbone, tokens, model, steps, split)

@@ -5,19 +5,22 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from analysis.backbones import Preprocessing
+from analysis.backbones import CARDS, Preprocessing, card_of, load_backbone, verification
 from analysis.backbones.diffusion import LAYER_NAMES, Diffusion, Inversion, load_diffusion
 from analysis.backbones.diffusion_weights import ARCHITECTURES, bare_parts, read_parts
+from analysis.extraction import extract
+from analysis.features import picture_digests
 from analysis.files import InputError
 
 MINI = ARCHITECTURES["sd-mini"]
@@ -323,3 +326,83 @@ def test_what_fetch_gets_is_all_that_is_read(
     with torch.inference_mode():
         local, _ = backbone(noise(64))
     assert len(local) == 20 and all(maps.isfinite().all() for maps in local)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_registrys_card_is_the_architectures(name: str) -> None:
+    card, architecture = CARDS[name], ARCHITECTURES[name]
+    assert card.widths == architecture.widths and card.layers == 20 == len(LAYER_NAMES)
+    assert (card.title, card.data, card.licence) == (
+        architecture.title,
+        architecture.data,
+        architecture.licence,
+    )
+    assert (card.input_size, card.parameters) == (architecture.size, architecture.parameters)
+    assert (card.tag is not None) == architecture.checkpoint
+
+
+def test_the_registry_gives_a_time_step_by_name() -> None:
+    backbone = load_backbone("sd-mini@T20")
+    assert [view.name for view in backbone.views] == ["sd-mini@T20"]
+    whole = load_backbone("sd-mini")
+    assert len(whole.views) == 11
+    (same,) = (view for view in whole.views if view.name == "sd-mini@T20")
+    assert same.identity == backbone.views[0].identity
+    assert card_of("sd-mini@T20").title == "Stable Diffusion miniature T20"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("sd-mini@T51", {}, "time steps T51: expected"),
+        ("sd-mini@x", {}, "backbone 'sd-mini@x': expected one of sd-mini"),
+        ("sd-mini", {"weights": "gone"}, "weights='gone': no such folder"),
+        ("sd-mini", {"normalisation": "imagenet"}, "given pixels from -1 to 1 alone"),
+        ("sd15", {}, "fetch --backbone sd15"),
+    ],
+)
+def test_the_registry_refuses_what_is_not_there(
+    name: str, options: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+    with pytest.raises(InputError, match=said):
+        load_backbone(name, **options)
+
+
+def test_one_chain_fills_the_cache_of_each_time_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+    pictures = noise(40).numpy().repeat(3, 0)
+    pictures[1:] //= 2
+    pictures[2] //= 3
+    digests = picture_digests(pictures)
+    whole = load_backbone("sd-mini")
+    names = [view.name for view in whole.views]
+    made = dict(zip(names, extract(whole, pictures.__getitem__, digests), strict=True))
+    alone = load_backbone("sd-mini@T45")
+    monkeypatch.setattr(alone, "chain", None)  # nothing is made again
+    (tokens,) = extract(alone, pictures.__getitem__, digests)
+    every = np.arange(3)
+    assert torch.equal(tokens[every][0], made["sd-mini@T45"][every][0])
+    assert not torch.equal(tokens[every][0], made["sd-mini@T0"][every][0])
+    assert tokens.layer_names == list(LAYER_NAMES)
+
+
+@pytest.mark.parametrize("name", ["sd-mini", "sd15"])
+def test_a_diffusion_network_is_verified_against_its_card_and_hooks(name: str) -> None:
+    card, real = CARDS[name], name == "sd-mini"
+    backbone = load_backbone(name) if real else verification._shapes_alone(name, card)
+    assert verification._of_diffusion(backbone, card, real) == []
+    wrong = replace(card, parameters=7, width=(*card.widths[:-1], 9))
+    assert len(verification._of_diffusion(backbone, wrong, real)) >= 3
+    if real:
+        stream = backbone.stream
+
+        def changed(pictures: Tensor) -> Iterator:
+            for local, global_ in stream(pictures):
+                yield [local[0] + 1, *local[1:]], global_
+
+        backbone.stream = changed
+        (said,) = verification._of_diffusion(backbone, card, real)
+        assert said == "layer 1: tokens differ from a hook's"

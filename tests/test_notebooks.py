@@ -127,22 +127,22 @@ def test_papermill_reads_a_text_notebook_and_writes_where_no_folder_is(text_note
     assert TextNotebooks.pretty_path(str(written)) == str(written)
 
 
-@pytest.fixture(scope="module")
-def executed(data_folder, tmp_path_factory) -> dict:
-    """The finding, run for another subject as the README says, on the smallest data."""
-    out = tmp_path_factory.mktemp("run") / "brain_score.ipynb"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "notebooks/brain_score.md",
-        str(out),
-        "--no-progress-bar",
-    ]
-    command += ["-p", "subject", "sim02-tiny", "-p", "recipe", "check"]
+def papermill_run(name: str, out: Path, **parameters: str) -> dict:
+    """A notebook, run as the README says."""
+    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.md", str(out)]
+    command += ["--no-progress-bar"]
+    for parameter, value in parameters.items():
+        command += ["-p", parameter, value]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(out.read_text("utf8"))
+
+
+@pytest.fixture(scope="module")
+def executed(data_folder, tmp_path_factory) -> dict:
+    """The finding, run for another subject on the smallest data."""
+    out = tmp_path_factory.mktemp("run") / "brain_score.ipynb"
+    return papermill_run("brain_score", out, subject="sim02-tiny", recipe="check")
 
 
 def markdown_of(notebook: dict) -> str:
@@ -155,6 +155,28 @@ def test_a_run_for_another_subject_says_whose_data_these_are(executed):
     assert "**Simulated data.**" in text and "`sim02-tiny`" in text
     assert re.search(r"R² = \*\*-?0\.\d{3}\*\* \[-?0\.\d{3}, -?0\.\d{3}\]", text)
     assert re.search(r"\| x in V1–V3 \| \d+ \| -?[01]\.\d\d \|", text)
+
+
+@pytest.mark.usefixtures("executed")  # its fit is there to stand beside
+def test_your_network_is_scored_and_stands_beside_the_default_one(data_folder, tmp_path):
+    page = papermill_run(
+        "your_network",
+        tmp_path / "your_network.ipynb",
+        subject="sim02-tiny",
+        recipe="check",
+        beside_recipe="check",
+    )
+    text = markdown_of(page)
+    assert "**Simulated data.**" in text and "`my-net` predicts single trials" in text
+    assert "Beside it is `clip-mini` trained by the check recipe on `sim02-tiny`" in text
+    outputs = [o for c in page["cells"] for o in c.get("outputs", [])]
+    html = "".join(line for o in outputs for line in o.get("data", {}).get("text/html", []))
+    rows = [re.sub("<[^>]+>", " ", row).split() for row in html.split("<tr>")]
+    assert [row[:4] for row in rows if row[:1] in (["my-net"], ["clip-mini"])] == [
+        ["my-net", "4", "320", "60"],
+        ["clip-mini", "8", "1,024", "60"],
+    ]
+    assert html.count("Expected layer of my-net") == 2  # for a light page and a dark one
 
 
 def test_a_run_for_another_subject_becomes_a_page(executed, stage):

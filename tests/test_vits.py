@@ -40,7 +40,7 @@ TABLES = {  # 7 to 11: title, layers, width, input, patch, data; as printed
     "mae-l": ("MAE L", 24, 1024, 224, 16, "IN-1K"),
     "mae-b": ("MAE B", 12, 768, 224, 16, "IN-1K"),
 }
-MINIS = [name for name, card in CARDS.items() if card.tag is None]
+MINIS = [n for n, card in CARDS.items() if card.tag is None and card.family != "sd"]
 TIMM_MINIS = [name for name in MINIS if CARDS[name].library == "timm"]
 
 
@@ -175,11 +175,11 @@ def test_each_family_has_its_own_preprocessing_and_nothing_is_cropped() -> None:
     imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     modes = {
         "clip": "bicubic", "sam": "bilinear", "imagenet": "bilinear",
-        "dinov2": "bicubic", "mocov3": "bicubic", "mae": "bicubic",
+        "dinov2": "bicubic", "mocov3": "bicubic", "mae": "bicubic", "sd": "bicubic",
     }  # fmt: skip
     for card in CARDS.values():
         assert card.interpolation == modes[card.family]
-        assert ((card.mean, card.std) == imagenet) == (card.family != "clip")
+        assert ((card.mean, card.std) == imagenet) == (card.family not in ("clip", "sd"))
     plain = torch.full((1, 425, 425, 3), 128, dtype=torch.uint8)
     framed = plain.clone()
     framed[:, [0, 1, -2, -1]] = framed[:, :, [0, 1, -2, -1]] = 255

@@ -15,7 +15,12 @@ LATER = {
     "OpenClipViT": "vit",
     "Preprocessing": "base",
     "View": "base",
-    "load_backbone": "registry",
+    "from_function": "own",
+    "from_module": "own",
+    "load_backbone": "plugins",
+    "plugin_names": "plugins",
+    "register": "plugins",
+    "require_backbone": "plugins",
 }
 __all__ = ["CARDS", "Card", "card_of", *LATER]
 

@@ -125,6 +125,17 @@ def _clip_mini(size: str, layers: int, width: int) -> Card:
     )  # fmt: skip
 
 
+def _diffusion(title: str, widths: tuple[int, int, int, int], size: int, **more: Any) -> Card:
+    """A U-Net: two layers for each of four levels down, three for each on the way up."""
+    down = [width for width in widths for _ in range(2)]
+    return Card(
+        title, "UNet2DConditionModel", layers=20, input_size=size, patch=None,
+        width=(*down, *(width for width in reversed(widths) for _ in range(3))),
+        mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), library="diffusers", family="sd",
+        layout="diffusers", **more,
+    )  # fmt: skip
+
+
 SIZES: tuple[Literal["-s", "", "-l"], ...] = ("-s", "", "-l")
 PLAIN, DINO = "vit_base_patch16_224", "vit_base_patch14_dinov2"
 CARD = "see the model card"
@@ -173,6 +184,11 @@ CARDS: dict[str, Card] = {
     ),
     "mae-l": _size(MAE, "MAE L", "vit_large_patch16_224", 24, 1024),
     "mae-b": _size(MAE, "MAE B", PLAIN, 12, 768),
+    # at T0, T5 … T50 of its inversion; sd15@T20 is one of them
+    "sd15": _diffusion(
+        "Stable Diffusion 1.5", (320, 640, 1280, 1280), 512, tag="stable-diffusion-v1-5",
+        data="LAION-5B", licence="CreativeML OpenRAIL-M",
+    ),
     "clip-mini": _clip_mini("", 8, 128),
     "clip-mini-s": _clip_mini("small ", 4, 64),
     "clip-mini-l": _clip_mini("large ", 12, 192),
@@ -181,6 +197,10 @@ CARDS: dict[str, Card] = {
     **{f"dinov2-mini{s}": _mini(DINOV2, s, DINO, img_size=112, patch_size=7) for s in SIZES},
     **{f"mocov3-mini{s}": _mini(MOCOV3, s, PLAIN, num_heads=8) for s in SIZES},
     **{f"mae-mini{s}": _mini(MAE, s, PLAIN) for s in SIZES},
+    "sd-mini": _diffusion(
+        "Stable Diffusion miniature", (32, 48, 64, 64), 128, tag=None,
+        data="none: drawn weights", licence="BSD-3-Clause",
+    ),
 }  # fmt: skip
 
 # Of the network as it is built, without head and text; a test counts them.
@@ -203,6 +223,8 @@ PARAMETERS = {
     "mae-h": 630_764_800,
     "mae-l": 303_301_632,
     "mae-b": 85_798_656,
+    "sd15": 893_684_628,
+    "sd-mini": 2_856_084,
     "clip-mini": 1_652_480,
     "clip-mini-s": 233_088,
     "clip-mini-l": 5_437_824,
@@ -233,7 +255,7 @@ def nearest(name: str, known: Iterable[str], n: int = 5) -> list[str]:
 
 
 def card_of(name: str) -> Card:
-    """The card of a backbone; of `timm:NAME` and `open_clip:ARCH[/TAG]` too.
+    """The card of a backbone; of `sd15@T20`, `timm:NAME` and `open_clip:ARCH[/TAG]` too.
 
     Raises:
         InputError: for an unknown name, with the known ones, the nearest first.
@@ -242,6 +264,9 @@ def card_of(name: str) -> Card:
         from analysis.backbones.named import named_card  # slow imports only where needed
 
         return named_card(name)
+    family, _, time = name.partition("@T")
+    if time.isdecimal() and family in CARDS and CARDS[family].library == "diffusers":
+        return replace(CARDS[family], title=f"{CARDS[family].title} T{time}")
     if name not in CARDS:
         raise InputError(
             f"backbone {name!r}: expected one of {', '.join(nearest(name, CARDS))}, or"

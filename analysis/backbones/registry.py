@@ -56,10 +56,18 @@ def timm_backbone(name: str, card: Card, weights: str) -> Backbone:
     return TimmNetwork(name, network, _preprocessing(card), **settings)
 
 
+def diffusers_backbone(name: str, card: Card, weights: str) -> Backbone:
+    """A diffusion network at the time steps that its name says."""
+    from analysis.backbones.diffusion import load_diffusion
+
+    return load_diffusion(name, weights)
+
+
 # Who builds the backbones of a library: name, card and weights in, backbone out.
 BUILDERS: dict[str, Callable[[str, Card, str], Backbone]] = {
     "open_clip": open_clip_backbone,
     "timm": timm_backbone,
+    "diffusers": diffusers_backbone,
 }
 
 
@@ -81,13 +89,21 @@ def load_backbone(
     card = card_of(name)
     if normalisation not in ("native", "imagenet"):
         raise InputError(f"normalisation={normalisation!r}: expected 'native' or 'imagenet'.")
+    if normalisation == "imagenet" and card.library == "diffusers":
+        raise InputError(f"normalisation='imagenet': {name} is given pixels from -1 to 1 alone.")
     if normalisation == "imagenet":
         card = replace(card, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     named = name.startswith(("timm:", "open_clip:"))
     weights = weights or ("pretrained" if card.tag or named else "random")
     if weights == "pretrained" and card.tag is None:
         raise InputError(f"weights='pretrained': {name} has no checkpoint; expected 'random'.")
-    if weights not in ("pretrained", "random") and not Path(weights).is_file():
+    folder = card.library == "diffusers" and weights not in ("pretrained", "random")
+    if folder and not Path(weights).is_dir():
+        raise InputError(
+            f"weights={weights!r}: no such folder; expected 'pretrained', 'random' or a folder of"
+            " unet/, vae/ and text_encoder/."
+        )
+    if not folder and weights not in ("pretrained", "random") and not Path(weights).is_file():
         raise InputError(
             f"weights={weights!r}: no such file; expected 'pretrained', 'random' or a checkpoint."
         )
@@ -95,6 +111,8 @@ def load_backbone(
         from analysis.backbones.named import named_backbone
 
         return named_backbone(name, card, weights)
+    if card.library == "diffusers":
+        return BUILDERS["diffusers"](name, card, weights)
     if weights == "pretrained" and (found := published_file(name)) and found[0].is_file():
         check_published(*found)
         weights = str(found[0])

@@ -15,7 +15,10 @@ from typing import Any
 from analysis.backbones.cards import CARDS, Card, card_of
 from analysis.files import code_digest, data_root, digest, read_json, write_json
 
-CODE = tuple(f"backbones/{n}.py" for n in ("base", "drawn", "network", "vit"))
+CODE = tuple(
+    f"backbones/{n}.py"
+    for n in ("base", "diffusion", "diffusion_weights", "drawn", "network", "vit")
+)
 LIBRARIES = {"open_clip": "open_clip_torch"}  # packages that are named otherwise
 REAL = 100_000_000  # parameters; larger networks are checked without weights, by shapes alone
 
@@ -62,7 +65,8 @@ def verify(name: str) -> str:
     real = card.parameters <= REAL
     with torch.device("cpu" if real else "meta"):
         backbone = load_backbone(name, "random") if real else _shapes_alone(name, card)
-    why_not = "; ".join(_differences(backbone, card, real))
+    differences = _of_diffusion if card.library == "diffusers" else _differences
+    why_not = "; ".join(differences(backbone, card, real))
     how = "run, equal to hooks" if real else "shapes, without weights"
     result = {"state": _state(card), "why_not": why_not, "how": how}
     write_json(data_root() / "verified.json", _record() | {name: result})
@@ -75,6 +79,11 @@ def _shapes_alone(name: str, card: Card) -> Any:
 
     size = (card.input_size, card.input_size)
     preprocess = Preprocessing(size, card.mean, card.std, card.interpolation)
+    if card.library == "diffusers":
+        from analysis.backbones import diffusion, diffusion_weights
+
+        parts = diffusion_weights.bare_parts(diffusion_weights.ARCHITECTURES[name])
+        return diffusion.Diffusion(name, parts, preprocess, diffusion.Inversion())
     if card.library == "timm":
         from analysis.backbones.network import TimmNetwork, timm_network
 
@@ -125,4 +134,45 @@ def _differences(backbone: Any, card: Card, real: bool) -> list[str]:
             whole = block[:, 0] if n else expected.mean((2, 3))
         if not (torch.equal(maps, expected) and torch.equal(vector, whole)):
             found.append(f"layer {i}: tokens differ from a hook's")
+    return found
+
+
+def _of_diffusion(backbone: Any, card: Card, real: bool) -> list[str]:
+    """As `_differences`, for a U-Net: its layers of a picture's own latents, against hooks."""
+    import torch
+
+    from analysis.backbones.diffusion import sites
+
+    found = []
+    count = sum(p.numel() for p in backbone.parameters())
+    if count != card.parameters:
+        found.append(f"{count:,} parameters, the card's {card.parameters:,}")
+    if any(view.widths != card.widths for view in backbone.views):
+        found.append(f"widths {backbone.views[0].widths}, the card's {card.widths}")
+    modules = sites(backbone.unet, backbone.inversion.site)
+    if len(modules) != card.layers:
+        return [*found, f"{len(modules)} layers, the card's {card.layers}"]
+    generator = torch.Generator().manual_seed(0)
+    size = (1, *backbone.preprocess.size, 3)
+    pictures = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator, device="cpu")
+    pictures = pictures if real else pictures.to("meta")
+    seen: list[torch.Tensor] = []
+    with torch.inference_mode():
+        local, global_ = next(backbone.stream(pictures))  # T50: the picture's own latents
+        handles = [
+            m.register_forward_hook(lambda m, i, out: seen.append(getattr(out, "sample", out)))
+            for m in modules
+        ]
+        latents = backbone.latents(backbone.preprocess(pictures))
+        backbone.unet(latents, 0, backbone.empty)
+        for handle in handles:
+            handle.remove()
+    for i, (maps, vector, out) in enumerate(zip(local, global_, seen, strict=True)):
+        expected = out[0] if isinstance(out, tuple) else out
+        if maps.shape != expected.shape or maps.shape[1] != card.widths[i]:
+            found.append(f"layer {i + 1}: local tokens {tuple(maps.shape[1:])}")
+        elif real and not (
+            torch.equal(maps, expected) and torch.equal(vector, expected.mean((2, 3)))
+        ):
+            found.append(f"layer {i + 1}: tokens differ from a hook's")
     return found
