@@ -109,11 +109,11 @@ def powers(maxima: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 @dataclass(frozen=True)
 class Part:
-    """A part file, mapped."""
+    """A part file, mapped: what is not asked for is not read."""
 
-    local: Float[np.memmap, "picture channels grid grid"]
-    global_: Float[np.memmap, "picture channels"]
-    scale: Float[np.memmap, "picture 2 layer"]  # of local and of global tokens
+    local: Float[Tensor, "picture channels grid grid"]
+    global_: Float[Tensor, "picture channels"]
+    scale: Float[Tensor, "picture 2 layer"]  # of local and of global tokens
 
 
 def open_part(path: Path, record: dict) -> Part:
@@ -136,7 +136,9 @@ def open_part(path: Path, record: dict) -> Part:
                 raise ValueError(f"{name} is {entry['dtype']}")
             dtype = {"F16": "<f2", "F32": "<f4"}[kind]
             place = start + entry["data_offsets"][0]
-            maps[name] = np.memmap(path, dtype, "r", place, tuple(entry["shape"]))
+            # "c": torch wants memory that may be written; the file never is
+            mapped = np.memmap(path, dtype, "c", place, tuple(entry["shape"]))
+            maps[name] = torch.from_numpy(mapped)
     except (safetensors.SafetensorError, OSError, TypeError, LookupError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}). {MEND}") from error
     if own != record:
@@ -177,19 +179,18 @@ class Tokens:
     ) -> tuple[Float[Tensor, "n channels grid grid"], Float[Tensor, "n channels"]]:
         """Local and global tokens of all layers side by side, float32."""
         grid = self.parts[0].local.shape[2:] if self.parts else (DEFAULT.grid, DEFAULT.grid)
-        n, channels = len(rows), sum(self.widths)
-        local = np.empty((n, channels, *grid), np.float16)
-        global_ = np.empty((n, channels), np.float16)
-        scale = np.empty((n, 2, len(self.widths)), np.float32)
+        local = torch.empty(len(rows), sum(self.widths), *grid)
+        global_ = torch.empty(len(rows), sum(self.widths))
+        # a row to be scaled is a layer where all are of one width, which is faster; else a channel
+        alike = len(set(self.widths)) == 1
+        of = slice(None) if alike else layer_of_channel(tuple(self.widths))
+        shape = (len(self.widths) if alike else sum(self.widths), -1)
         for i, r in enumerate(rows):
-            part, row = self.parts[self.part[r]], self.row[r]
-            local[i], global_[i], scale[i] = part.local[row], part.global_[row], part.scale[row]
-        of = layer_of_channel(tuple(self.widths))
-        by_channel = torch.from_numpy(scale)[:, :, of]  # a product with float32 is float32
-        return (
-            torch.from_numpy(local) * by_channel[:, 0, :, None, None],
-            torch.from_numpy(global_) * by_channel[:, 1],
-        )
+            part, row = self.parts[self.part[r]], int(self.row[r])
+            near, far = part.scale[row][:, of].unsqueeze(2)
+            torch.mul(part.local[row].view(shape), near, out=local[i].view(shape))
+            torch.mul(part.global_[row].view(shape), far, out=global_[i].view(shape))
+        return local, global_
 
     def statistics(self, rows: Int[np.ndarray, " n"] | None = None) -> Statistics:
         """Of the tokens of these pictures (all, if None), kept in the cache for the next time.
