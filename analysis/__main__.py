@@ -241,7 +241,11 @@ def extract(
     for backbone in backbones:
         made = extract_tokens(person, backbone, weights, kept, verify, normalisation)
         for name, tokens in made.items():
-            click.echo(f"{name}: tokens of {len(tokens):,} pictures in {tokens.folder}")
+            norms = tokens.statistics().local_norm  # kept with the cache from here on
+            click.echo(
+                f"{name}: tokens of {len(tokens):,} pictures in {tokens.folder}; mean length of a"
+                f" local token {norms.min():.3g} to {norms.max():.3g} over layers"
+            )
 
 
 @main.command()

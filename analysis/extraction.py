@@ -73,17 +73,13 @@ def mend(folder: Path, every_byte: bool, report: Report | None = None) -> list[s
         try:
             open_part(folder / name, part_record(manifest, name))
         except InputError as error:
-            wrong[name] = str(error).removesuffix(
-                " Extract again: what is damaged is found and made anew."
-            )
-    if every_byte:
-        wrong |= {
-            name: f"{folder / name}: other bytes than were written." for name in verify(folder)
-        }
+            wrong[name] = str(error).removesuffix(MEND).rstrip()
+    for name in verify(folder) if every_byte else ():
+        wrong.setdefault(name, f"{folder / name}: other bytes than were written.")
     if wrong:
         _take_out(folder, list(wrong))
         for said in wrong.values() if report else ():
-            report(f"{said}Its pictures are made again.")
+            report(f"{said} Its pictures are made again.")
     return list(wrong)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import h5py
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from analysis.child import brick_info
 from analysis.files import InputError, require
@@ -83,8 +83,20 @@ def open_brick(path: Path, ids: Int[np.ndarray, " picture"], mend: str) -> Brick
     return Brick(path, ids)
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode in 8-bit RGB."""
+    if image.mode.startswith("I;16"):  # which convert would clip at 255
+        image = Image.fromarray((np.asarray(image, np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode}, of no known range; expected 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
 def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """A picture file as RGB.
+    """A picture file as RGB, 8 bits: turned as its camera says, what is transparent over white.
 
     Raises:
         InputError: if it is missing, cut off, no picture, or larger than any stimulus.
@@ -94,7 +106,7 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "height width 3"]:
         with Image.open(path) as image:
             if max(image.size) > LARGEST:
                 raise ValueError(f"{image.size} px, more than {LARGEST}")
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except (
         OSError,
         ValueError,

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from pandas.io.formats.style import Styler
 
 from analysis import metrics, model
+from analysis.backbones import CARDS, verification
 from analysis.fidelity import Person
 from analysis.files import InputError
 from analysis.fit import Fit
@@ -159,6 +160,59 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
         f"{outside_text}{far_text}"
         f" The noisiest is {lowest}, with a median ncsnr of {noisier[lowest]:.3f}.\n:::"
     )
+
+
+def networks_table(miniatures: bool) -> Styler:
+    """A row per network of the paper's tables, or per miniature."""
+    rows = []
+    for name, row in verification.rows().items():
+        if (row["tag"] is None) != miniatures:
+            continue
+        low, high = min(row["widths"]), max(row["widths"])
+        rows.append(
+            {
+                "Name": name,
+                "Layers": row["layers"],
+                "Width": str(low) if low == high else f"{low}{DASH}{high}",
+                "Input, px": row["input_size"],
+                "Patch, px": row["patch"] or DASH,
+                "Parameters, M": row["parameters"] / 1e6,
+                "Cache, MB a picture": row["cache_bytes"] / 1e6,
+                "Licence": row["licence"],
+                "Verified": row["verified"],
+            }
+        )
+    return plain_table(pd.DataFrame(rows)).format(precision=2)
+
+
+def disagreements_table() -> Styler:
+    """A row for each thing that the paper and the released networks say differently."""
+    rows = [
+        {
+            "Network": card.title,
+            "What": known.field.replace("_", " "),
+            "Paper": known.paper,
+            "Released": known.released,
+            "Why": known.why,
+        }
+        for card in CARDS.values()
+        for known in card.disagreements
+    ]
+    return plain_table(pd.DataFrame(rows)).format({"Paper": "{:g}", "Released": "{:g}"})
+
+
+def options_table(options: type) -> Styler:
+    """A row per field of a dataclass whose metadata hold its choices and the reason for one."""
+    rows = [
+        {
+            "Option": field.name,
+            "Default": field.default,
+            "Others": ", ".join(str(c) for c in field.metadata["choices"] if c != field.default),
+            "Why": field.metadata["reason"],
+        }
+        for field in dataclasses.fields(options)
+    ]
+    return plain_table(pd.DataFrame(rows))
 
 
 def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:

@@ -212,6 +212,39 @@ def test_status_says_what_is_there_of_nsd_weights_and_other_data(run, tmp_path):
     assert "subject own-mine checked when read" in said
 
 
+def test_extract_makes_the_tokens_of_several_networks_and_says_how_many(run, data_folder):
+    arguments = ["extract", "sim01-tiny", "--backbone", "mae-mini-s", "--backbone", "sd-mini@T50"]
+    done = run(*arguments, "--grid", "4", data=data_folder)
+    assert done.exit_code == 0, done.output
+    for name in ("mae-mini-s", "sd-mini@T50"):
+        assert f"{name}: tokens of 40 pictures are made, 0.0" in done.output
+        assert re.search(
+            f"{name}: tokens of 40 pictures in .*mean length of a local token", done.output
+        )
+    again = run(*arguments, "--grid", "4", data=data_folder)
+    assert "are made" not in again.output
+    (part,) = (data_folder / "features").glob("mae-mini-s-*/*.safetensors")
+    raw = bytearray(part.read_bytes())
+    raw[-3] ^= 1
+    part.write_bytes(raw)
+    mended = run(*arguments, "--grid", "4", "--verify", data=data_folder)
+    assert "other bytes than were written. Its pictures are made again" in mended.output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--pooling", "max", "pooling='max': expected 'area' or 'bilinear'"),
+        ("--precision", "fp8", "precision='fp8': expected 'float32' or 'bfloat16'"),
+        ("--grid", "0", "grid=0: expected 1 or more"),
+        ("--normalisation", "none", "normalisation='none': expected 'native' or 'imagenet'"),
+    ],
+)
+def test_an_unknown_form_of_tokens_is_told(run, data_folder, option, value, said):
+    done = run("extract", "sim01-tiny", option, value, data=data_folder)
+    assert done.exit_code == 2 and said in " ".join(done.output.split())
+
+
 def test_status_lists_caches_and_fits(run, tmp_path):
     (tmp_path / "fits/sim01-clip-mini/0a").mkdir(parents=True)
     done = run("status")

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from analysis import extraction, features
-from analysis.backbones import Backbone, Preprocessing, View, load_backbone
+from analysis.backbones import Backbone, Preprocessing, View, card_of, load_backbone
 from analysis.extraction import batch_size, extract, mend
 from analysis.features import (
     Form,
@@ -372,6 +372,12 @@ def test_a_part_is_a_safetensors_file_of_what_it_says() -> None:
 
 def part_paths() -> list[Path]:
     return sorted(cache_of(Toy()).glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["clip-mini", "mae-mini-s", "sd-mini@T20"])
+def test_a_picture_takes_what_the_networks_card_says(name: str) -> None:
+    (view,) = load_backbone(name).views
+    assert extraction.row_bytes(view) == card_of(name).cache_bytes
 
 
 # Damage: found and made again, and never read

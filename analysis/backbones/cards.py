@@ -56,8 +56,8 @@ class Card:
 
     @property
     def cache_bytes(self) -> int:
-        """What the token cache holds of a picture, in float16."""
-        return 2 * CACHED * sum(self.widths)
+        """What the token cache holds of a picture, in float16 with a scale for each layer."""
+        return 2 * CACHED * sum(self.widths) + 8 * self.layers
 
 
 def _timm(family: str, layout: str, data: str, licence: str, seed: int, **more: Any) -> Card:
