@@ -26,6 +26,7 @@ from tqdm import tqdm
 from analysis.backbones import Backbone, View
 from analysis.features import (
     DEFAULT,
+    MEND,
     Form,
     Pictures,
     Tokens,
