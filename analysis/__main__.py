@@ -259,6 +259,13 @@ def extract(
     show_default=True,
     help="paper: the paper's steps; short: for the small default subject on two cores.",
 )
+@click.option(
+    "--model",
+    "variant",
+    default="factortopy",
+    show_default=True,
+    help="Or one of Table 16: without-topology, no-layer, no-space, no-scale, three-samples.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
 @click.option("--sessions", type=int, help="Read the first so many.")
 @click.option("--average", is_flag=True, help="Train on means over repeats, not on single trials.")

@@ -2,6 +2,7 @@
 
     model = FactorTopy(ModelConfig(), widths, coordinates)
     responses = model(local, global_)  # [batch, vertex]
+    model = FactorTopy(VARIANTS["no-space"], widths, coordinates)  # an ablation of Table 16
 
 Listing 1 and Appendix E.2. The selectors are functions of a vertex's coordinate, and nothing but
 that makes neighbours choose alike.
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from analysis.files import InputError
 from analysis.selection import select
 
 
@@ -29,6 +31,29 @@ class ModelConfig:
     frequencies: int = 32  # F of the positional encoding (released code)
     periods: float = 1000.0  # its longest over its shortest wavelength (released code)
     steps: float = 100.0  # positions along the longest axis of the cortex (released code)
+    topology: bool = True  # selectors are functions of the coordinate; else free at each vertex
+    select_layer: bool = True  # else the average over layers
+    select_space: bool = True  # else the average over the map
+    select_scale: bool = True  # else half of the local token and half of the global one
+    samples: int = 1  # points of the picture whose tokens are averaged
+
+    def __post_init__(self):
+        if self.samples < 1:
+            raise InputError(f"model: samples={self.samples}; expected 1 or more.")
+        if self.samples > 1 and not self.select_space:
+            raise InputError(f"model: samples={self.samples} without select_space; expected 1.")
+
+
+# Table 16: the model, and what is left when a part of it is taken away or added.
+VARIANTS = {
+    "factortopy": ModelConfig(),
+    "without-topology": ModelConfig(topology=False),
+    "no-layer": ModelConfig(select_layer=False),
+    "no-space": ModelConfig(select_space=False),
+    "no-scale": ModelConfig(select_scale=False),
+    "three-samples": ModelConfig(samples=3),
+}
+START = 0.02  # sd of the selector's last weights that sets several points apart
 
 
 class Selectors(NamedTuple):
@@ -37,6 +62,9 @@ class Selectors(NamedTuple):
     space: Float[Tensor, "vertex 2"]  # x right, y down; -1..1 from edge to edge of the picture
     layer: Float[Tensor, "vertex layer"]  # sums to 1
     scale: Float[Tensor, "vertex 1"]  # 0 local token, 1 global token
+    points: Float[Tensor, "vertex sample 2"] | None = (
+        None  # of several samples, whose mean is space
+    )
 
 
 class PositionalEncoding(nn.Module):
@@ -67,6 +95,20 @@ def selector(features: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last
     )
+
+
+class Free(nn.Module):
+    """A selector whose value at each vertex is a parameter of its own: the model without topology.
+
+    All start at zero, as a selector does.
+    """
+
+    def __init__(self, n_vertices: int, out: int):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(n_vertices, out))
+
+    def forward(self, encoded: Float[Tensor, "vertex feature"]) -> Float[Tensor, "vertex out"]:
+        return self.value
 
 
 class Bottleneck(nn.Module):
@@ -107,24 +149,35 @@ class FactorTopy(nn.Module):
         self.encoding = PositionalEncoding(self.coordinates, config)
         self.register_buffer("encoded", self.encoding(self.coordinates), persistent=False)
         self.register_load_state_dict_post_hook(_encode)  # by the bounds that were loaded
-        features = self.encoded.shape[1]
-        self.space = selector(features, config.hidden, 2)
-        self.layer = selector(features, config.hidden, len(widths))
-        self.scale = selector(features, config.hidden, 1)
+        n_vertices = len(coordinates)
+        outs = {"space": 2 * config.samples, "layer": len(widths), "scale": 1}
+        for name, out in outs.items():
+            if getattr(config, f"select_{name}"):
+                if config.topology:
+                    setattr(self, name, selector(self.encoded.shape[1], config.hidden, out))
+                else:
+                    setattr(self, name, Free(n_vertices, out))
+        if config.samples > 1:  # points that start alike would stay alike
+            last = self.space[-1].weight if config.topology else self.space.value
+            nn.init.normal_(last, std=START)
         self.bottleneck = Bottleneck(widths, config.channels)
         if config.bottleneck == "separate":
             self.bottleneck_global = Bottleneck(widths, config.channels)
-        n_vertices = len(coordinates)
         self.weight = nn.Parameter(torch.randn(n_vertices, config.channels))
         self.bias = nn.Parameter(torch.zeros(n_vertices))
 
     def selectors(self) -> Selectors:
-        """What each vertex chooses now."""
-        return Selectors(
-            torch.tanh(self.space(self.encoded)),
-            torch.softmax(self.layer(self.encoded), -1),
-            torch.sigmoid(self.scale(self.encoded)),
-        )
+        """What each vertex chooses now; what it can't choose is the average."""
+        config, n = self.config, len(self.bias)
+        new = self.bias.new_zeros
+        points = new(n, 1, 2)
+        if config.select_space:
+            points = torch.tanh(self.space(self.encoded)).view(n, config.samples, 2)
+        n_layers = len(self.bottleneck.widths)
+        layer = self.layer(self.encoded) if config.select_layer else new(n, n_layers)
+        scale = self.scale(self.encoded) if config.select_scale else new(n, 1)
+        several = points if config.samples > 1 else None
+        return Selectors(points.mean(1), torch.softmax(layer, -1), torch.sigmoid(scale), several)
 
     def squeezed(
         self,
@@ -147,8 +200,25 @@ class FactorTopy(nn.Module):
     ) -> Float[Tensor, "batch vertex"]:
         """Predicted responses; `selectors` saves computing them twice in a training step."""
         chosen = self.selectors() if selectors is None else selectors
+        if not self.config.select_space:
+            local = local.mean((2, 3), keepdim=True)
         maps, vector = self.squeezed(local, global_)
-        return select(maps, vector, *chosen, self.weight, self.bias, self.config.padding)
+        points = [chosen.space] if chosen.points is None else chosen.points.unbind(1)
+        # the response is linear in the local token, so averaging it is averaging the tokens
+        each = [
+            select(
+                maps,
+                vector,
+                at,
+                chosen.layer,
+                chosen.scale,
+                self.weight,
+                self.bias,
+                self.config.padding,
+            )
+            for at in points
+        ]
+        return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
 
 def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:

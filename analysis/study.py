@@ -22,7 +22,7 @@ from analysis.features import (
 )
 from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
-from analysis.model import ModelConfig
+from analysis.model import VARIANTS
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
@@ -179,7 +179,7 @@ def get_fit(
     recipe: str = "paper",
     seed: int = 0,
     split_seed: int = 0,
-    config: ModelConfig | None = None,
+    variant: str = "factortopy",
     weights: str | None = None,
     sessions: int | None = None,
     average: bool = False,
@@ -192,6 +192,7 @@ def get_fit(
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
 
+    `variant`: the model, by name (`model.VARIANTS`: Table 16's).
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. The others are `get_subject`'s.
 
@@ -199,13 +200,15 @@ def get_fit(
         InputError: for an unknown name, or data that can't be used.
     """
     steps = _recipe(recipe, seed)
+    if variant not in VARIANTS:
+        raise InputError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
     require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, space, sessions, average, region, n_surface)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)
     tokens = get_tokens(person, backbone, weights, normalisation=normalisation)
-    model = config or ModelConfig()
+    model = VARIANTS[variant]
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
@@ -227,7 +230,7 @@ def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int =
         return None
     tokens = read_tokens(folder, digests)
     split = split_pictures(person, 0, scheme=default_scheme(person))
-    model = ModelConfig()
+    model = VARIANTS["factortopy"]
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         return None

@@ -19,7 +19,7 @@ from analysis import fit, metrics
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
-from analysis.model import FactorTopy, ModelConfig
+from analysis.model import VARIANTS, FactorTopy, ModelConfig
 from analysis.pictures import Held
 from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
@@ -94,6 +94,19 @@ def test_parts_of_the_split_hold_each_trial_once_and_share_no_picture(subject: S
             picture = part.pictures[part.trial_picture[trial]]
             own = subject.responses[subject.trial_picture == picture]
             assert (own == part.responses[trial]).all(1).any()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_variant_is_trained_and_read_again(toy: Subject, tokens: Tokens, name: str) -> None:
+    config = dataclasses.replace(VARIANTS[name], channels=8, hidden=16, frequencies=4)
+    split = split_pictures(toy, 0)
+    first, again = (fit_model(toy, "toy", tokens, config, QUICK, split) for _ in range(2))
+    assert first.folder == again.folder
+    np.testing.assert_array_equal(first.predicted("test"), again.predicted("test"))
+    found = again.selectors()
+    start = (0.0, 1 / len(WIDTHS), 0.5)
+    moved = [bool((a - b).abs().max() > 1e-6) for a, b in zip(found[:3], start, strict=True)]
+    assert moved == [name != "no-space", name != "no-layer", name != "no-scale"]
 
 
 def test_a_simulated_subject_is_fitted_once_and_then_read(
@@ -182,6 +195,8 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         other = (0.8, 0.99) if isinstance(value, tuple) else words.get(field.name)
+        if isinstance(value, bool):
+            other = not value
         out.append((field, other if other is not None else value + 1))
     return out
 

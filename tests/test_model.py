@@ -1,5 +1,6 @@
 """FactorTopy against Listing 1 written out plainly, Eq. 3 by hand, and the selectors' promises."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis.model import FactorTopy, ModelConfig, Selectors, depth, entropy, regulariser
+from analysis.files import InputError
+from analysis.model import (
+    VARIANTS,
+    FactorTopy,
+    ModelConfig,
+    Selectors,
+    depth,
+    entropy,
+    regulariser,
+)
 
 WIDTHS = [5, 3, 4]
 
@@ -148,7 +158,7 @@ def test_a_subset_of_vertices_chooses_as_among_the_whole() -> None:
     own = part.encoded.clone()
     part.load_state_dict({**state, **some})
     assert not torch.allclose(part.encoded, own)  # its own bounds are narrower
-    for ours, theirs in zip(part.selectors(), whole.selectors(), strict=True):
+    for ours, theirs in zip(part.selectors()[:3], whole.selectors()[:3], strict=True):
         torch.testing.assert_close(ours, theirs[rows], rtol=1e-5, atol=1e-6)
 
 
@@ -201,3 +211,91 @@ def test_regulariser_is_eq_3_and_the_scales_penalty() -> None:
 def test_depth_is_the_expected_layer_from_0_to_1() -> None:
     layer = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0.5, 0, 0, 0.5, 0], [0.2] * 5])
     torch.testing.assert_close(depth(layer), torch.tensor([0, 1, 0.375, 0.5]))
+
+
+# The ablations of Table 16
+
+
+def by_definition(model: FactorTopy, local: Tensor, global_: Tensor) -> Tensor:
+    """The response of each vertex by loops over vertices, layers and sampled points."""
+    chosen, out = model.selectors(), torch.zeros(len(local), len(model.bias), dtype=torch.float64)
+    points = chosen.space[:, None] if chosen.points is None else chosen.points
+    for n in range(len(model.bias)):
+        start, mixed = 0, 0
+        for i, width in enumerate(WIDTHS):
+            some = slice(start, start := start + width)
+            squeeze = model.bottleneck.weights[i]
+            maps = torch.einsum("bchw,dc->bdhw", local[:, some], squeeze)
+            if model.config.select_space:
+                at = points[n].view(1, -1, 1, 2).expand(len(local), -1, -1, -1)
+                near = torch.nn.functional.grid_sample(maps, at, align_corners=False)
+                near = near[..., 0].mean(-1)
+            else:
+                near = maps.mean((2, 3))
+            far = global_[:, some] @ squeeze.T
+            share = chosen.scale[n] if model.config.select_scale else 0.5
+            weight = chosen.layer[n, i] if model.config.select_layer else 1 / len(WIDTHS)
+            mixed = mixed + weight * ((1 - share) * near + share * far)
+        out[:, n] = (mixed * model.weight[n]).mean(-1) + model.bias[n]
+    return out
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_each_variant_is_its_definition(name: str) -> None:
+    choices = {
+        f.name: getattr(VARIANTS[name], f.name)
+        for f in dataclasses.fields(ModelConfig)
+        if f.name not in ("channels",)
+    }
+    model = toy(12, **choices).double()
+    local, global_ = tokens()
+    expected = by_definition(model, local, global_)
+    torch.testing.assert_close(model(local, global_), expected, rtol=1e-10, atol=1e-12)
+    assert expected.std() > 0.05
+    whole = toy(12).double()(local, global_)
+    assert torch.allclose(whole, expected) == (name == "factortopy")
+
+
+def test_a_variant_has_no_parameters_of_what_it_cannot_choose() -> None:
+    for name in ("layer", "space", "scale"):
+        model = toy(12, **{f"select_{name}": False})
+        assert not any(key.split(".")[0] == name for key, _ in model.named_parameters())
+        local, global_ = tokens()
+        model.double()(local, global_).sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+def test_without_topology_a_vertex_chooses_alone() -> None:
+    model = toy(12, topology=False).double()
+    local, global_ = tokens()
+    before = model(local, global_)
+    with torch.no_grad():
+        model.space.value[3] += 0.5
+        model.layer.value[3] += torch.tensor([1.0, 0, -1])
+        model.coordinates[5] += 20  # nowhere used
+    changed = (model(local, global_) != before).any(0)
+    assert changed.nonzero().tolist() == [[3]]
+    assert not hasattr(toy(12).space, "value")
+
+
+def test_without_topology_vertices_start_undecided() -> None:
+    chosen = FactorTopy(ModelConfig(topology=False), WIDTHS, places(30)).selectors()
+    assert torch.equal(chosen.space, torch.zeros(30, 2))
+    assert entropy(chosen.layer).tolist() == pytest.approx([1] * 30)
+
+
+@pytest.mark.parametrize("topology", [True, False])
+def test_several_points_start_near_the_centre_and_apart(topology: bool) -> None:
+    torch.manual_seed(0)
+    model = FactorTopy(ModelConfig(samples=3, topology=topology), WIDTHS, places(30))
+    points = model.selectors().points
+    assert points.shape == (30, 3, 2) and points.abs().max() < 0.5
+    assert (points[:, 0] - points[:, 1]).norm(dim=1).min() > 0
+    torch.testing.assert_close(points.mean(1), model.selectors().space)
+
+
+def test_samples_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(InputError, match="samples=0; expected 1 or more"):
+        ModelConfig(samples=0)
+    with pytest.raises(InputError, match="samples=3 without select_space"):
+        ModelConfig(samples=3, select_space=False)
