@@ -264,7 +264,8 @@ def extract(
     "variant",
     default="factortopy",
     show_default=True,
-    help="Or one of Table 16: without-topology, no-layer, no-space, no-scale, three-samples.",
+    help="Or one of Table 16: without-topology, no-layer, no-space, no-scale, three-samples,"
+    " class-token, patch-token, gnet.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
 @click.option("--sessions", type=int, help="Read the first so many.")
@@ -283,7 +284,7 @@ def extract(
     help="The surface whose coordinates place the vertices.",
 )
 def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int, **data) -> None:
-    """Train FactorTopy on a subject, print its score.
+    """Train FactorTopy, or a rival, on a subject, print its score.
 
     SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08). A fit that is there
     is read, not made again. A run that was stopped goes on from its last epoch.

@@ -38,13 +38,14 @@ from analysis.files import (
     write_json,
 )
 from analysis.model import FactorTopy, ModelConfig, Selectors
+from analysis.rivals import Rival, make_model
 from analysis.splits import Split, training_trials, trials_of
 from analysis.subject import Subject
 from analysis.trainer import Part, Recipe, predict, train
 
 MEND = "Delete its folder: the fit is made again when asked for."
 # What decides a fit's numbers: another text of these (but comments) is another fit.
-CODE = ("metrics.py", "model.py", "selection.py", "soup.py", "trainer.py")
+CODE = ("metrics.py", "model.py", "rivals.py", "selection.py", "soup.py", "trainer.py")
 LIBRARIES = ("torch", "lightning", "numpy", "open_clip_torch", "safetensors")
 PartName = Literal["train", "validation", "test"]
 
@@ -79,13 +80,21 @@ class Fit:
     subject: Subject
     tokens: Tokens
     split: Split
-    model: FactorTopy
+    model: FactorTopy | Rival
     record: dict  # fit.json
 
     def selectors(self) -> Selectors:
-        """What each vertex chose."""
+        """What each vertex chose.
+
+        Raises:
+            InputError: for a rival, which selects nothing.
+        """
         with torch.inference_mode():
-            return self.model.selectors()
+            chosen = self.model.selectors()
+        if chosen is None:
+            kind = self.record["key"]["model"]["model"]
+            raise InputError(f"model {kind!r}: selects nothing; expected a fit of factortopy.")
+        return chosen
 
     def predicted(self, part: PartName) -> Float[np.ndarray, "picture vertex"]:
         """Predicted responses to the pictures of a part, in the order of the split."""
@@ -142,7 +151,7 @@ def fit_model(
     folder = fit_folder(subject.name, backbone, key)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = FactorTopy(config, tokens.widths, torch.from_numpy(subject.coordinates))
+        model = make_model(config, tokens.widths, torch.from_numpy(subject.coordinates))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / "fit.json").exists():
@@ -177,7 +186,12 @@ def fit_model(
 
 
 def _read(
-    folder: Path, key: dict, subject: Subject, tokens: Tokens, split: Split, model: FactorTopy
+    folder: Path,
+    key: dict,
+    subject: Subject,
+    tokens: Tokens,
+    split: Split,
+    model: FactorTopy | Rival,
 ) -> Fit:
     """The finished fit in a folder, checked against what it should be."""
     record = read_json(folder / "fit.json", "the record of a fit", MEND)

@@ -24,6 +24,8 @@ from analysis.selection import select
 class ModelConfig:
     """Choices of the model; where the paper's text and released code differ, the text is taken."""
 
+    model: str = "factortopy"  # or a rival's name: rivals.MODELS
+    grid: int = 8  # of the local tokens: rivals that hold a number for each place have to know
     channels: int = 128  # D, width of the bottleneck (E.3)
     bottleneck: Literal["shared", "separate"] = "shared"  # of local and global tokens
     padding: Literal["zeros", "border"] = "zeros"  # of the map beyond its edge (released code)
@@ -44,7 +46,7 @@ class ModelConfig:
             raise InputError(f"model: samples={self.samples} without select_space; expected 1.")
 
 
-# Table 16: the model, and what is left when a part of it is taken away or added.
+# Table 16: the model, what is left when a part of it is taken away or added, and its rivals.
 VARIANTS = {
     "factortopy": ModelConfig(),
     "without-topology": ModelConfig(topology=False),
@@ -52,6 +54,9 @@ VARIANTS = {
     "no-space": ModelConfig(select_space=False),
     "no-scale": ModelConfig(select_scale=False),
     "three-samples": ModelConfig(samples=3),
+    "class-token": ModelConfig(model="class-token"),
+    "patch-token": ModelConfig(model="patch-token"),
+    "gnet": ModelConfig(model="gnet"),
 }
 START = 0.02  # sd of the selector's last weights that sets several points apart
 

@@ -24,6 +24,7 @@ from analysis import metrics
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.model import FactorTopy, regulariser
+from analysis.rivals import Rival
 from analysis.soup import greedy_soup
 
 PREDICTED_AT_ONCE = 32  # pictures
@@ -99,7 +100,7 @@ class _Shuffled(Sampler):
 
 
 def predict(
-    model: FactorTopy, tokens: Tokens, pictures: Int[np.ndarray, " picture"]
+    model: FactorTopy | Rival, tokens: Tokens, pictures: Int[np.ndarray, " picture"]
 ) -> Float[np.ndarray, "picture vertex"]:
     """Predicted responses to pictures (BOLD z-score)."""
     device = model.weight.device
@@ -113,16 +114,16 @@ def predict(
     return out
 
 
-def validation_score(model: FactorTopy, tokens: Tokens, part: Part) -> float:
+def validation_score(model: FactorTopy | Rival, tokens: Tokens, part: Part) -> float:
     """Mean R² over vertices on single trials."""
     predicted = predict(model, tokens, part.pictures)
     return float(np.nanmean(metrics.r2(predicted[part.trial_picture], part.responses)))
 
 
 class Encoder(lightning.LightningModule):
-    """A training step of FactorTopy (Eq. 3) and its validation."""
+    """A training step of FactorTopy (Eq. 3) or of a rival, and its validation."""
 
-    def __init__(self, model: FactorTopy, recipe: Recipe, tokens: Tokens, validation: Part):
+    def __init__(self, model: FactorTopy | Rival, recipe: Recipe, tokens: Tokens, validation: Part):
         super().__init__()
         self.model, self.recipe = model, recipe
         self.tokens, self.validation = tokens, validation
@@ -130,13 +131,14 @@ class Encoder(lightning.LightningModule):
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         local, global_, responses = batch
         chosen = self.model.selectors()
-        if not chosen.space.isfinite().all():
+        if chosen is not None and not chosen.space.isfinite().all():
             raise self.diverged("places")
         predicted = self.model(local, global_, chosen)
-        error = smooth_l1_loss(predicted, responses, beta=self.recipe.loss_beta)
-        decay = max(0.0, 1 - self.global_step / self.recipe.decay_steps)
-        term = regulariser(chosen, self.recipe.scale_penalty)
-        loss = error + self.recipe.regularisation * decay * term
+        loss = smooth_l1_loss(predicted, responses, beta=self.recipe.loss_beta)
+        if chosen is not None:  # a rival selects nothing
+            decay = max(0.0, 1 - self.global_step / self.recipe.decay_steps)
+            term = regulariser(chosen, self.recipe.scale_penalty)
+            loss = loss + self.recipe.regularisation * decay * term
         if not torch.isfinite(loss):
             raise self.diverged(f"loss {loss.item()}")
         return loss
@@ -203,7 +205,7 @@ def _check(part: Part, name: str) -> None:
 
 
 def train(
-    model: FactorTopy,
+    model: FactorTopy | Rival,
     recipe: Recipe,
     tokens: Tokens,
     training: Part,
