@@ -40,7 +40,7 @@ from analysis.features import (
     verify,
 )
 from analysis.files import InputError, features_root, require_space, write_json
-from analysis.growing import Growing, stored
+from analysis.growing import Growing, pictures_under_way, stored
 
 PART_BYTES = 64 * 2**20  # of one view
 MOST_AT_ONCE = 16  # pictures in a batch
@@ -211,12 +211,25 @@ class _Run:
 
 
 def batch_size(backbone: Backbone, pictures: Pictures) -> int:
-    """How many pictures at once keep the unpooled tokens in bounds, by what one picture gives."""
+    """How many pictures at once keep the unpooled tokens of a view in bounds, by one picture's."""
     device = next(backbone.parameters(), torch.empty(0)).device
     with torch.inference_mode():
-        shown = backbone.stream(torch.from_numpy(pictures[:1]).to(device))
-        most = max(sum(t.nbytes for t in local) for local, _ in shown)
-    return int(np.clip(BATCH_BYTES // max(most, 1), 1, MOST_AT_ONCE))
+        local, _ = next(iter(backbone.stream(torch.from_numpy(pictures[:1]).to(device))))
+    return int(np.clip(BATCH_BYTES // max(sum(t.nbytes for t in local), 1), 1, MOST_AT_ONCE))
+
+
+def tidy(folder: Path) -> None:
+    """Remove what is under way of pictures that are all there by now, and locks of what is done."""
+    there = known(folder).keys()
+    for lock in (folder / "under_way").glob("*.lock"):
+        part = lock.with_suffix(".safetensors")
+        try:
+            with filelock.FileLock(lock).acquire(timeout=0):
+                if not part.exists() or set(pictures_under_way(part)) <= there:
+                    for path in (part, lock.with_suffix(".json"), lock):
+                        path.unlink(missing_ok=True)
+        except filelock.Timeout:
+            continue  # another process is at it
 
 
 def _chunks(rows: list[int], size: int) -> Iterator[list[int]]:
@@ -269,4 +282,6 @@ def extract(
             left = [c for c in _chunks(rows, per_chunk) if not run.do(c, wait=False)]
             for chunk in left:  # that another process is at
                 run.do(chunk, wait=True)
+        for folder in folders:
+            tidy(folder)
     return [read_tokens(folder, digests) for folder in folders]

@@ -63,6 +63,16 @@ def stored(
     return Stored(near, far, scale.cpu().numpy())
 
 
+def pictures_under_way(path: Path) -> list[str]:
+    """The pictures that a part under way is of; none where its header is damaged."""
+    try:
+        with path.open("rb") as f:
+            header = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+        return json.loads(header["__metadata__"]["record"])["pictures"]
+    except (OSError, ValueError, LookupError, TypeError, MemoryError, OverflowError):
+        return []
+
+
 class Growing:
     """A part that is filled batch by batch; `batches` of them are safe on the disk."""
 

@@ -720,6 +720,27 @@ def test_a_part_under_way_of_other_bytes_is_begun_anew() -> None:
     assert sum(again.shown) == 23
 
 
+def test_what_was_begun_in_another_order_is_removed_when_its_pictures_are_there() -> None:
+    backbone = Toy()
+    forward, calls = backbone.forward, []
+
+    def stopping(pictures: UInt8[Tensor, "n h w 3"]) -> tuple[list[Tensor], list[Tensor]]:
+        calls.append(len(pictures))
+        if len(calls) > 1:
+            raise Dies
+        return forward(pictures)
+
+    backbone.forward = stopping
+    with pytest.raises(Dies):
+        made(backbone, range(22, -1, -1), batch=2)
+    folder = cache_of(backbone) / "under_way"
+    assert len(list(folder.glob("*.safetensors"))) == 1
+    made(Toy(), range(4), batch=2)  # others of its pictures are still missing
+    assert len(list(folder.glob("*.safetensors"))) == 1
+    assert_right(made(Toy(), batch=2), range(23))
+    assert list(folder.iterdir()) == []
+
+
 def test_threads_that_extract_at_once_agree() -> None:
     backbones = [Toy(), Toy()]
     threads = [threading.Thread(target=made, args=(b,)) for b in backbones]
