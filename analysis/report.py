@@ -148,7 +148,8 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
     off = single[list(people)].div(single["NSD, least"], axis=0)
     far = [q.split(",")[0] for q in off.index[((off > 1.5) | (off < 1 / 1.5)).any(axis=1)]]
     outside_text = f" Outside for some: {'; '.join(outside)}." if outside else ""
-    far_text = f" Of those with one known value, off by over 1.5: {', '.join(far)}." if far else ""
+    single_text = " Of those with one known value, off by a factor over 1.5:"
+    far_text = f"{single_text} {', '.join(far)}." if far else ""
     sizes = {f"{len(subject.vertices):,}" for subject, _ in people.values()}
     noisier = {n: float(np.median(subject.ncsnr)) for n, (subject, _) in people.items()}
     lowest = min(noisier, key=noisier.__getitem__)
@@ -169,17 +170,16 @@ def networks_table(miniatures: bool) -> Styler:
         if (row["tag"] is None) != miniatures:
             continue
         low, high = min(row["widths"]), max(row["widths"])
+        width = str(low) if low == high else f"{low}{DASH}{high}"
         rows.append(
             {
                 "Name": name,
-                "Layers": row["layers"],
-                "Width": str(low) if low == high else f"{low}{DASH}{high}",
-                "Input, px": row["input_size"],
-                "Patch, px": row["patch"] or DASH,
-                "Parameters, M": row["parameters"] / 1e6,
-                "Cache, MB a picture": row["cache_bytes"] / 1e6,
-                "Licence": row["licence"],
+                "Layers × width": f"{row['layers']} × {width}",
+                "Input, patch (px)": f"{row['input_size']}, {row['patch'] or 'none'}",
+                "Weights (M)": row["parameters"] / 1e6,
+                "Cache (MB a picture)": row["cache_bytes"] / 1e6,
                 "Verified": row["verified"],
+                "Licence": row["licence"],
             }
         )
     return plain_table(pd.DataFrame(rows)).format(precision=2)
