@@ -356,6 +356,10 @@ def test_the_registry_gives_a_time_step_by_name() -> None:
     [
         ("sd-mini@T51", {}, "time steps T51: expected"),
         ("sd-mini@x", {}, "backbone 'sd-mini@x': expected one of sd-mini"),
+        ("sd-mini,site=conv1", {}, "site='conv1': expected one of 'block', 'resnet', 'conv'"),
+        ("sd-mini,places=3", {}, "option 'places=3': expected one of site, level, latent"),
+        ("sd-mini,steps=many", {}, "option 'steps=many': expected a number"),
+        ("sd-mini,site@T20", {}, "backbone 'sd-mini,site@T20': expected one of sd15, sd-mini"),
         ("sd-mini", {"weights": "gone"}, "weights='gone': no such folder"),
         ("sd-mini", {"normalisation": "imagenet"}, "given pixels from -1 to 1 alone"),
         ("sd15", {}, "fetch --backbone sd15"),
@@ -367,6 +371,19 @@ def test_the_registry_refuses_what_is_not_there(
     monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
     with pytest.raises(InputError, match=said):
         load_backbone(name, **options)
+
+
+def test_what_the_paper_leaves_open_can_be_named() -> None:
+    plain, named = (load_backbone(n) for n in ("sd-mini@T50", "sd-mini,site=conv,steps=25@T50"))
+    assert (named.inversion.site, named.inversion.steps) == ("conv", 25)
+    (view,) = named.views
+    assert view.name == "sd-mini,site=conv,steps=25@T50" == named.name
+    assert view.identity != plain.views[0].identity
+    asked = Inversion(site="conv", steps=25)
+    same = load_diffusion("sd-mini@T50", inversion=asked)
+    picture = noise(40)
+    assert torch.equal(named(picture)[0][3], same(picture)[0][3])
+    assert card_of("sd-mini,site=conv@T50").layers == 20
 
 
 def test_one_chain_fills_the_cache_of_each_time_step(

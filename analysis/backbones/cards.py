@@ -264,9 +264,9 @@ def card_of(name: str) -> Card:
         from analysis.backbones.named import named_card  # slow imports only where needed
 
         return named_card(name)
-    family, _, time = name.partition("@T")
-    if time.isdecimal() and family in CARDS and CARDS[family].library == "diffusers":
-        return replace(CARDS[family], title=f"{CARDS[family].title} T{time}")
+    family, _, rest = name.replace("@T", ",T").partition(",")
+    if rest and family in CARDS and CARDS[family].library == "diffusers":
+        return replace(CARDS[family], title=f"{CARDS[family].title} {rest}")
     if name not in CARDS:
         raise InputError(
             f"backbone {name!r}: expected one of {', '.join(nearest(name, CARDS))}, or"

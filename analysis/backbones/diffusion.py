@@ -7,7 +7,7 @@ the way shows the U-Net's layers.
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -254,19 +254,39 @@ class Diffusion(Backbone):
         return self.chain(self.preprocess(pictures))
 
 
+def _with(inversion: Inversion, options: str) -> Inversion:
+    """The choices of a name, `,site=conv,steps=25`, in place of an inversion's.
+
+    Raises:
+        InputError: for an option that there is not, or a value that it doesn't take.
+    """
+    chosen: dict[str, Any] = {}
+    for option in options.split(",")[1:]:
+        field, _, value = option.partition("=")
+        known = [f.name for f in fields(Inversion)]
+        if field not in known:
+            raise InputError(f"option {option!r}: expected one of {', '.join(known)}.")
+        of_number = isinstance(getattr(inversion, field), int)
+        if of_number and not value.isdecimal():
+            raise InputError(f"option {option!r}: expected a number.")
+        chosen[field] = int(value) if of_number else value
+    return replace(inversion, **chosen)
+
+
 def load_diffusion(
     name: str, weights: str | None = None, inversion: Inversion | None = None
 ) -> Diffusion:
     """A frozen diffusion network by name: `sd15@T20`, or `sd15`, at all T of Table 13 that the
-    inversion passes; `sd-mini` likewise.
+    inversion passes; `sd-mini` likewise. `sd15,site=conv@T20` takes another choice of `Inversion`.
 
     `weights`: "pretrained" (the files in the data folder), "random" (drawn from a fixed seed), or
     a folder of the same layout; by default pretrained where there is a checkpoint.
 
     Raises:
-        InputError: for an unknown name or T, or weights that are missing, damaged or another's.
+        InputError: for an unknown name, option or T, or weights that are missing, damaged or
+            another's.
     """
-    match = re.fullmatch(r"(.+?)(?:@T(\d{1,2}))?", name)
+    match = re.fullmatch(r"([\w-]+?)((?:,\w+=\w+)*)(?:@T(\d{1,2}))?", name)
     if not match or match[1] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InputError(
@@ -278,8 +298,8 @@ def load_diffusion(
         raise InputError(
             f"weights='pretrained': {match[1]} has no checkpoint; expected 'random' or a folder."
         )
-    inversion = inversion or Inversion(steps=architecture.steps)
-    times = (int(match[2]),) if match[2] else tuple(t for t in TABLE_13 if t in inversion.times())
+    inversion = _with(inversion or Inversion(steps=architecture.steps), match[2])
+    times = (int(match[3]),) if match[3] else tuple(t for t in TABLE_13 if t in inversion.times())
     if weights == "random":
         parts = drawn_parts(architecture)
     else:
@@ -287,4 +307,4 @@ def load_diffusion(
         parts = read_parts(folder, architecture)
     size = (architecture.size, architecture.size)
     preprocess = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Diffusion(match[1], parts, preprocess, inversion, times)
+    return Diffusion(match[1] + match[2], parts, preprocess, inversion, times)
