@@ -75,7 +75,7 @@ def whole_truth(data_folder):
 
 
 def test_a_seed_gives_the_same_bytes_in_every_file(data_folder, second):
-    here = digests(data_folder)
+    here = of(digests(data_folder), "", without="sim02")  # which another test may have made there
     assert len(here) == 31
     assert here == second.first
 
