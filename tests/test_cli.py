@@ -95,10 +95,7 @@ BAD = {
         "'flat' is not one of 'inflated', 'sphere'",
     ),
     "region of own data": (["fit", "own-x", "--region", "V1"], "own/x: not found"),
-    "unknown model": (
-        ["fit", "sim01-tiny", "--model", "gnet"],
-        "variant 'gnet': expected one of fa",
-    ),
+    "unknown model": (["fit", "sim01-tiny", "--model", "mlp"], "variant 'mlp': expected one of"),
     "seed of text": (["fit", "sim01-tiny", "--seed", "x"], "'x' is not a valid integer"),
 }
 
