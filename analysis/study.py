@@ -32,8 +32,7 @@ from analysis.subject import Space, Subject, over_repeats
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
-# brief: for a small network, in under a minute; check: a few, to see that all works before a long
-# run.
+# brief: a fifth of that, for a small network; check: a few, to see that all works first.
 RECIPES = {
     "paper": Recipe(),
     "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),

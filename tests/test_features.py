@@ -680,36 +680,32 @@ class Dies(Exception):
     """In place of a kill, so that what was shown can be counted."""
 
 
-@pytest.mark.parametrize("after", range(1, 12))
-def test_a_run_goes_on_at_the_batch_where_it_stopped(after: int) -> None:
+def stopping(after: int) -> Toy:
+    """A network that dies in the pass that follows so many."""
     backbone = Toy()
-    forward, calls = backbone.forward, []
+    forward = backbone.forward
 
-    def stopping(pictures: UInt8[Tensor, "n h w 3"]) -> tuple[list[Tensor], list[Tensor]]:
-        calls.append(len(pictures))
-        if len(calls) > after:
+    def counted(pictures: UInt8[Tensor, "n h w 3"]) -> tuple[list[Tensor], list[Tensor]]:
+        if len(backbone.shown) == after:
             raise Dies
         return forward(pictures)
 
-    backbone.forward = stopping
+    backbone.forward = counted
+    return backbone
+
+
+@pytest.mark.parametrize("after", range(1, 12))
+def test_a_run_goes_on_at_the_batch_where_it_stopped(after: int) -> None:
+    backbone = stopping(after)
     with pytest.raises(Dies):
         made(backbone, batch=2)
     again = Toy()
     assert_right(made(again, batch=2), range(23))
-    assert sum(again.shown) + sum(calls[:after]) == 23
+    assert sum(again.shown) + sum(backbone.shown) == 23
 
 
 def test_a_part_under_way_of_other_bytes_is_begun_anew() -> None:
-    backbone = Toy()
-    forward, calls = backbone.forward, []
-
-    def stopping(pictures: UInt8[Tensor, "n h w 3"]) -> tuple[list[Tensor], list[Tensor]]:
-        calls.append(len(pictures))
-        if len(calls) > 1:
-            raise Dies
-        return forward(pictures)
-
-    backbone.forward = stopping
+    backbone = stopping(after=1)
     with pytest.raises(Dies):
         made(backbone, batch=2)
     (path,) = (cache_of(backbone) / "under_way").glob("*.safetensors")
@@ -721,16 +717,7 @@ def test_a_part_under_way_of_other_bytes_is_begun_anew() -> None:
 
 
 def test_what_was_begun_in_another_order_is_removed_when_its_pictures_are_there() -> None:
-    backbone = Toy()
-    forward, calls = backbone.forward, []
-
-    def stopping(pictures: UInt8[Tensor, "n h w 3"]) -> tuple[list[Tensor], list[Tensor]]:
-        calls.append(len(pictures))
-        if len(calls) > 1:
-            raise Dies
-        return forward(pictures)
-
-    backbone.forward = stopping
+    backbone = stopping(after=1)
     with pytest.raises(Dies):
         made(backbone, range(22, -1, -1), batch=2)
     folder = cache_of(backbone) / "under_way"
