@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from analysis.files import InputError
 from analysis.selection import select
+from analysis.selectors import Free, PositionalEncoding, Selector, factors
 
 
 @dataclass(frozen=True)
@@ -72,50 +73,6 @@ class Selectors(NamedTuple):
     )
 
 
-class PositionalEncoding(nn.Module):
-    """Sines and cosines of each axis at F wavelengths: [vertex, 3] to [vertex, 6 F].
-
-    The bounds that scale the coordinates are those of the vertices it was made with, and are saved
-    with it, so that a subset of vertices gets the same encoding as the whole.
-    """
-
-    def __init__(self, coordinates: Float[Tensor, "vertex 3"], config: ModelConfig):
-        super().__init__()
-        low = coordinates.amin(0)
-        extent = (coordinates.amax(0) - low).amax().clamp_min(1e-6)
-        self.register_buffer("low", low)
-        self.register_buffer("per_mm", config.steps / extent)
-        exponent = torch.arange(config.frequencies) / config.frequencies
-        self.register_buffer("omega", config.periods**-exponent)
-
-    def forward(self, coordinates: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex feature"]:
-        angle = ((coordinates - self.low) * self.per_mm).unsqueeze(-1) * self.omega
-        return torch.cat([angle.sin(), angle.cos()], -1).flatten(1)
-
-
-def selector(features: int, hidden: int, out: int) -> nn.Sequential:
-    """A selector's network; its last layer starts at zero, so that all vertices start alike."""
-    last = nn.Linear(hidden, out, bias=False)
-    nn.init.zeros_(last.weight)
-    return nn.Sequential(
-        nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), last
-    )
-
-
-class Free(nn.Module):
-    """A selector whose value at each vertex is a parameter of its own: the model without topology.
-
-    All start at zero, as a selector does.
-    """
-
-    def __init__(self, n_vertices: int, out: int):
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(n_vertices, out))
-
-    def forward(self, encoded: Float[Tensor, "vertex feature"]) -> Float[Tensor, "vertex out"]:
-        return self.value
-
-
 class Bottleneck(nn.Module):
     """Each layer's tokens, C_l channels, to D channels by a linear map of its own."""
 
@@ -132,8 +89,8 @@ class Bottleneck(nn.Module):
         return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
 
 
-def _encode(model: "FactorTopy", _: object) -> None:
-    model.encoded = model.encoding(model.coordinates)
+def _encode(model: "FactorTopy", _: object = None) -> None:
+    model.left, model.right = factors(model.encoding(model.coordinates))
 
 
 class FactorTopy(nn.Module):
@@ -151,15 +108,19 @@ class FactorTopy(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("coordinates", coordinates.float())
-        self.encoding = PositionalEncoding(self.coordinates, config)
-        self.register_buffer("encoded", self.encoding(self.coordinates), persistent=False)
+        self.encoding = PositionalEncoding(
+            self.coordinates, config.frequencies, config.periods, config.steps
+        )
+        for name in ("left", "right"):  # of the encoding: selectors.factors
+            self.register_buffer(name, None, persistent=False)
+        _encode(self)
         self.register_load_state_dict_post_hook(_encode)  # by the bounds that were loaded
         n_vertices = len(coordinates)
         outs = {"space": 2 * config.samples, "layer": len(widths), "scale": 1}
         for name, out in outs.items():
             if getattr(config, f"select_{name}"):
                 if config.topology:
-                    setattr(self, name, selector(self.encoded.shape[1], config.hidden, out))
+                    setattr(self, name, Selector(self.right.shape[1], config.hidden, out))
                 else:
                     setattr(self, name, Free(n_vertices, out))
         if config.samples > 1:  # points that start alike would stay alike
@@ -177,10 +138,10 @@ class FactorTopy(nn.Module):
         new = self.bias.new_zeros
         points = new(n, 1, 2)
         if config.select_space:
-            points = torch.tanh(self.space(self.encoded)).view(n, config.samples, 2)
+            points = torch.tanh(self.space(self.left, self.right)).view(n, config.samples, 2)
         n_layers = len(self.bottleneck.widths)
-        layer = self.layer(self.encoded) if config.select_layer else new(n, n_layers)
-        scale = self.scale(self.encoded) if config.select_scale else new(n, 1)
+        layer = self.layer(self.left, self.right) if config.select_layer else new(n, n_layers)
+        scale = self.scale(self.left, self.right) if config.select_scale else new(n, 1)
         several = points if config.samples > 1 else None
         return Selectors(points.mean(1), torch.softmax(layer, -1), torch.sigmoid(scale), several)
 

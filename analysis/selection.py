@@ -6,21 +6,23 @@ the same four tokens (one cell) read the same ones: sorted by cell, each cell is
 
     [vertices of the cell, D] x [D, B 5 L],
 
-weighted by the mixture and summed over 5 L. The backward pass computes it again rather than keep
-it, so memory stays near that of the inputs. Its speed: `python -m benchmarks.selection`.
+weighted by the mixture and summed over 5 L. Cells of like size are taken together, small ones many
+at a time, in room that is used again. The backward pass computes the products again rather than
+keep them, so memory stays near that of the inputs. Its speed: `python -m benchmarks.selection`.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Numbers in one piece's product. 2**19 float32 are 2 MB: it stays in cache, and one crowded cell
+# Numbers in one block's product. 2**19 float32 are 2 MB: it stays in cache, and one crowded cell
 # (all vertices start at the centre) costs no more memory than many small ones.
-PIECE_NUMBERS = 2**19
+BLOCK_NUMBERS = 2**19
 
 
 def _axis_taps(
@@ -56,76 +58,151 @@ def _tokens_of_cells(height: int, width: int) -> Int[Tensor, "cell 5"]:
     return torch.nn.functional.pad(around.reshape(4, -1).T, (0, 1), value=height * width)
 
 
-def _pieces(counts: list[int], most: int) -> Iterator[tuple[int, slice]]:
-    """Each cell with the places of its vertices in sorted order, at most so many at a time."""
-    start = 0
-    for cell, count in enumerate(counts):
-        for first in range(start, start + count, most):
-            yield cell, slice(first, min(first + most, start + count))
-        start += count
+class _Block(NamedTuple):
+    """Pieces of cells, of about one size. A smaller piece is filled up: `vertex` is then the number
+    past the last, `held` the last.
+    """
+
+    vertex: Int[Tensor, " row"]  # of all pieces, one after the other
+    held: Int[Tensor, " row"]
+    token: Int[Tensor, " near"]  # rows of the tokens, of all pieces
+    rows: int  # of each piece
+
+
+def _blocks(
+    cell: Int[Tensor, " vertex"], near: Int[Tensor, "cell near"], layers: int, channels: int
+) -> list[_Block]:
+    """All vertices, cell by cell; `near` are the rows of the tokens that a cell reads."""
+    counts = torch.bincount(cell, minlength=len(near)).tolist()
+    ends = list(accumulate(counts))
+    mixed = near.shape[1] * layers
+    most = max(64, BLOCK_NUMBERS // mixed)
+    pieces = [
+        (min(most, end - first), first, of)
+        for of, (count, end) in enumerate(zip(counts, ends, strict=True))
+        for first in range(end - count, end, most)
+    ]
+    pieces.sort(reverse=True)  # those of like size side by side
+    order = torch.argsort(cell)
+    blocks = []
+    while pieces:
+        rows = pieces[0][0]
+        some = max(1, BLOCK_NUMBERS // (mixed * max(rows, channels)))
+        size, first, of = torch.tensor(pieces[:some], device=cell.device).T
+        del pieces[:some]
+        row = torch.arange(rows, device=cell.device)
+        place = (first[:, None] + row).clamp_(max=len(cell) - 1)
+        vertex = torch.where(row < size[:, None], order[place], len(cell)).flatten()
+        held = vertex.clamp(max=len(cell) - 1)
+        blocks.append(_Block(vertex, held, near[of].flatten(), rows))
+    return blocks
+
+
+class _Near(NamedTuple):
+    """A block's arguments, and room for its products."""
+
+    vertex: Int[Tensor, " row"]
+    token: Int[Tensor, " near"]
+    taps: Float[Tensor, "row 5"]
+    layer: Float[Tensor, "row layer"]
+    weight: Float[Tensor, "piece vertex channel"]
+    tokens: Float[Tensor, "piece image_mixed channel"]
+    product: Float[Tensor, "piece vertex image_mixed"]
+
+    def mixture(self) -> Float[Tensor, "row 1 mixed"]:
+        """The weight of each of the 5 L tokens that a vertex reads."""
+        return (self.taps.unsqueeze(2) * self.layer.unsqueeze(1)).flatten(1).unsqueeze(1)
+
+
+def _by_block(
+    blocks: list[_Block],
+    tokens: Float[Tensor, "image_token layer channel"],
+    taps: Float[Tensor, "vertex 5"],
+    layer: Float[Tensor, "vertex layer"],
+    weight: Float[Tensor, "vertex channel"],
+) -> Iterator[_Near]:
+    """Each block's arguments, gathered into room that all share: valid until the next."""
+    most = max(len(block.vertex) for block in blocks)
+    of_weight = weight.new_empty(most, weight.shape[1])
+    of_tokens = weight.new_empty(max(len(b.token) for b in blocks), *tokens.shape[1:])
+    product = weight.new_empty(max(len(b.token) * b.rows for b in blocks) * layer.shape[1])
+    for vertex, held, token, rows in blocks:
+        near = torch.index_select(tokens, 0, token, out=of_tokens[: len(token)])
+        near = near.view(len(held) // rows, -1, weight.shape[1])
+        yield _Near(
+            vertex,
+            token,
+            taps.index_select(0, held),
+            layer.index_select(0, held),
+            torch.index_select(weight, 0, held, out=of_weight[: len(held)]).unflatten(
+                0, (-1, rows)
+            ),
+            near,
+            product[: len(held) * near.shape[1]].view(-1, rows, near.shape[1]),
+        )
 
 
 class _Reading(torch.autograd.Function):
-    """y[b, n] = sum over k and d of mixture[n, k] * near[b, k, d] * weight[n, d], in a form that
-    keeps nothing but its arguments; near are the 5 L tokens of the cell of n.
+    """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[b, t, l, d] * weight[n, d],
+    in a form that keeps nothing but its arguments; near are the 5 x L tokens of the cell of n.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         tokens: Float[Tensor, "batch token layer channel"],
-        mixture: Float[Tensor, "vertex mixed"],
+        taps: Float[Tensor, "vertex 5"],
+        layer: Float[Tensor, "vertex layer"],
         weight: Float[Tensor, "vertex channel"],
         neighbours: Int[Tensor, "cell 5"],
         cell: Int[Tensor, " vertex"],
     ) -> Float[Tensor, "batch vertex"]:
-        batch, _, _, channels = tokens.shape
-        mixed = mixture.shape[1]
-        order = torch.argsort(cell)
-        ctx.counts = torch.bincount(cell, minlength=len(neighbours)).tolist()
-        ctx.most = max(64, PIECE_NUMBERS // (batch * mixed))
-        ctx.save_for_backward(tokens, mixture, weight, neighbours, order)
+        batch, n_tokens, layers, channels = tokens.shape
+        first = torch.arange(batch, device=cell.device) * n_tokens
+        near = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * 5]
+        ctx.blocks = _blocks(cell, near, layers, channels)
+        ctx.save_for_backward(tokens, taps, layer, weight)
 
-        reading = weight.new_empty(len(weight), batch)
-        product = weight.new_empty(min(ctx.most, max(ctx.counts)), batch * mixed)
-        for cell_number, piece in _pieces(ctx.counts, ctx.most):
-            rows = order[piece]
-            near = tokens.index_select(1, neighbours[cell_number]).view(-1, channels)
-            read = torch.mm(weight.index_select(0, rows), near.T, out=product[: len(rows)])
-            read = read.view(-1, batch, mixed).mul_(mixture.index_select(0, rows).unsqueeze(1))
-            reading.index_copy_(0, rows, read.sum(2))
-        return reading.T.contiguous()
+        # The row past the last vertex takes what pieces are filled up with.
+        reading = weight.new_empty(len(weight) + 1, batch)
+        for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
+            torch.bmm(here.weight, here.tokens.mT, out=here.product)
+            read = here.product.view(-1, batch, 5 * layers).mul_(here.mixture())
+            reading.index_copy_(0, here.vertex, read.sum(2))
+        return reading[:-1].T.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Float[Tensor, "batch vertex"]) -> tuple[Tensor | None, ...]:
-        tokens, mixture, weight, neighbours, order = ctx.saved_tensors
-        wants_tokens, wants_mixture, wants_weight = ctx.needs_input_grad[:3]
+        tokens, taps, layer, weight = ctx.saved_tensors
         batch, _, layers, channels = tokens.shape
-        mixed = mixture.shape[1]
+        mixed = 5 * layers
+        wants_tokens, *wants = ctx.needs_input_grad[:4]
         d_tokens = torch.zeros_like(tokens) if wants_tokens else None
-        d_mixture = torch.empty_like(mixture) if wants_mixture else None
-        d_weight = torch.empty_like(weight) if wants_weight else None
-
-        slope = slope.T.contiguous()
-        product = weight.new_empty(min(ctx.most, max(ctx.counts)), batch * mixed)
-        for cell_number, piece in _pieces(ctx.counts, ctx.most):
-            rows = order[piece]
-            near = tokens.index_select(1, neighbours[cell_number]).view(-1, channels)
-            part = product[: len(rows)]
-            part_slope, part_weight = slope.index_select(0, rows), weight.index_select(0, rows)
-            if d_mixture is not None:
-                torch.mm(part_weight, near.T, out=part)
-                read = part.view(-1, batch, mixed)
-                d_mixture.index_copy_(0, rows, torch.bmm(part_slope.unsqueeze(1), read).squeeze(1))
-            part_mixture = mixture.index_select(0, rows).unsqueeze(1)
-            torch.mul(part_slope.unsqueeze(2), part_mixture, out=part.view(-1, batch, mixed))
-            if d_weight is not None:
-                d_weight.index_copy_(0, rows, part @ near)
+        d_taps, d_layer, d_weight = (
+            one.new_empty(len(one) + 1, one.shape[1]) if wanted else None
+            for one, wanted in zip((taps, layer, weight), wants, strict=True)
+        )
+        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1))
+        for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
+            vertex, of_slope = here.vertex, slope.index_select(0, here.vertex)
+            product = here.product.view(-1, batch, mixed)
+            if d_taps is not None or d_layer is not None:
+                torch.bmm(here.weight, here.tokens.mT, out=here.product)
+                read = torch.bmm(of_slope.unsqueeze(1), product).view(-1, 5, layers)
+                if d_taps is not None:
+                    d_taps.index_copy_(0, vertex, (read @ here.layer.unsqueeze(2)).squeeze(2))
+                if d_layer is not None:
+                    d_layer.index_copy_(0, vertex, (here.taps.unsqueeze(1) @ read).squeeze(1))
+            torch.mul(of_slope.unsqueeze(2), here.mixture(), out=product)
             if d_tokens is not None:
-                d_near = (part.T @ part_weight).view(batch, 5, layers, channels)
-                d_tokens.index_add_(1, neighbours[cell_number], d_near)
-        return d_tokens, d_mixture, d_weight, None, None
+                d_near = torch.bmm(here.product.mT, here.weight).view(-1, layers, channels)
+                d_tokens.flatten(0, 1).index_add_(0, here.token, d_near)
+            if d_weight is not None:
+                torch.bmm(here.product, here.tokens, out=here.weight)
+                d_weight.index_copy_(0, vertex, here.weight.flatten(0, 1))
+        of_vertices = (None if d is None else d[:-1] for d in (d_taps, d_layer, d_weight))
+        return d_tokens, *of_vertices, None, None
 
 
 def _check(
@@ -204,10 +281,9 @@ def select(
     gap_y, taps_y = _axis_taps(space[:, 1], height, padding)
     around = (taps_y.unsqueeze(2) * taps_x.unsqueeze(1)).view(vertices, 4)
     taps = torch.cat([around * (1 - scale), scale], dim=1)
-    mixture = (taps.unsqueeze(2) * layer.unsqueeze(1)).view(vertices, 5 * layers)
 
     tokens = torch.cat([local.flatten(3), global_.unsqueeze(3)], dim=3)
     tokens = tokens.permute(0, 3, 1, 2).contiguous()  # [batch, height * width + 1, layer, channel]
     neighbours = _tokens_of_cells(height, width).to(local.device)
-    reading = _Reading.apply(tokens, mixture, weight, neighbours, gap_y * (width + 1) + gap_x)
+    reading = _Reading.apply(tokens, taps, layer, weight, neighbours, gap_y * (width + 1) + gap_x)
     return reading / channels + bias

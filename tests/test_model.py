@@ -63,7 +63,7 @@ def listing_1(
     model: FactorTopy, local: Tensor, global_: Tensor, separate: bool, padding: str
 ) -> Float[Tensor, "batch vertex"]:
     """Listing 1 line by line; tokens as they come, the layers' channels side by side."""
-    pe = model.encoded
+    pe = model.left @ model.right  # the encoding: a test below
     space, layer, scale = (mlp(m, pe) for m in (model.space, model.layer, model.scale))
     space = (space.exp() - (-space).exp()) / (space.exp() + (-space).exp())
     layer = layer.exp() / layer.exp().sum(1, keepdim=True)
@@ -127,10 +127,21 @@ def test_encoding_is_sines_and_cosines_along_each_axis() -> None:
         np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
+def test_an_encoding_is_the_product_of_its_factors_with_fewer_columns() -> None:
+    coordinates = places(3000)
+    model = FactorTopy(ModelConfig(), WIDTHS, coordinates)
+    exact = model.encoding(coordinates).double()
+    assert (model.left.double() @ model.right.double() - exact).abs().max() < 2e-6
+    assert model.left.shape[1] < 100 < exact.shape[1] == 192
+    u, values, v = torch.linalg.svd(exact, full_matrices=False)
+    fewer = slice(model.left.shape[1] - 1)
+    best = u[:, fewer] * values[fewer] @ v[fewer]
+    assert (exact - best).abs().max() > 9e-7  # one column fewer would not do
+
+
 def test_parameters_are_counted_as_by_hand_at_the_papers_size() -> None:
-    with torch.device("meta"):
-        config = ModelConfig(bottleneck="separate")
-        model = FactorTopy(config, [768] * 12, torch.empty(37_984, 3))
+    config = ModelConfig(bottleneck="separate")
+    model = FactorTopy(config, [768] * 12, places(37_984))
 
     def count(name: str) -> int:
         return sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] in name)
@@ -155,9 +166,9 @@ def test_a_subset_of_vertices_chooses_as_among_the_whole() -> None:
     state = whole.state_dict()
     some = {k: state[k][rows] for k in ("coordinates", "weight", "bias")}
     part = FactorTopy(whole.config, WIDTHS, whole.coordinates[rows])
-    own = part.encoded.clone()
+    own = part.left @ part.right
     part.load_state_dict({**state, **some})
-    assert not torch.allclose(part.encoded, own)  # its own bounds are narrower
+    assert not torch.allclose(part.left @ part.right, own)  # its own bounds are narrower
     for ours, theirs in zip(part.selectors()[:3], whole.selectors()[:3], strict=True):
         torch.testing.assert_close(ours, theirs[rows], rtol=1e-5, atol=1e-6)
 
@@ -165,7 +176,7 @@ def test_a_subset_of_vertices_chooses_as_among_the_whole() -> None:
 def test_neighbours_choose_alike_and_distant_vertices_need_not() -> None:
     model = toy()
     points = torch.tensor([[0.0, 0, 0], [0.01, 0, 0], [30, 15, -20]])
-    layer = torch.softmax(model.layer(model.encoding(points)), -1)
+    layer = torch.softmax(model.layer(model.encoding(points), torch.eye(192)), -1)
     near, far = (layer[0] - layer[1]).abs().sum(), (layer[0] - layer[2]).abs().sum()
     assert 20 * near < far
 
