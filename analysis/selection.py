@@ -105,13 +105,14 @@ class _Near(NamedTuple):
     token: Int[Tensor, " near"]
     taps: Float[Tensor, "row 5"]
     layer: Float[Tensor, "row layer"]
-    weight: Float[Tensor, "piece vertex channel"]
+    weight: Float[Tensor, "piece vertex channel"]  # it and those below in the products' precision
     tokens: Float[Tensor, "piece image_mixed channel"]
     product: Float[Tensor, "piece vertex image_mixed"]
 
     def mixture(self) -> Float[Tensor, "row 1 mixed"]:
         """The weight of each of the 5 L tokens that a vertex reads."""
-        return (self.taps.unsqueeze(2) * self.layer.unsqueeze(1)).flatten(1).unsqueeze(1)
+        mixture = self.taps.unsqueeze(2) * self.layer.unsqueeze(1)
+        return mixture.to(self.weight.dtype).flatten(1).unsqueeze(1)
 
 
 def _by_block(
@@ -164,11 +165,11 @@ class _Reading(torch.autograd.Function):
         ctx.save_for_backward(tokens, taps, layer, weight)
 
         # The row past the last vertex takes what pieces are filled up with.
-        reading = weight.new_empty(len(weight) + 1, batch)
+        reading = taps.new_empty(len(weight) + 1, batch)
         for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
             torch.bmm(here.weight, here.tokens.mT, out=here.product)
             read = here.product.view(-1, batch, 5 * layers).mul_(here.mixture())
-            reading.index_copy_(0, here.vertex, read.sum(2))
+            reading.index_copy_(0, here.vertex, read.sum(2, dtype=taps.dtype))
         return reading[:-1].T.contiguous()
 
     @staticmethod
@@ -183,13 +184,13 @@ class _Reading(torch.autograd.Function):
             one.new_empty(len(one) + 1, one.shape[1]) if wanted else None
             for one, wanted in zip((taps, layer, weight), wants, strict=True)
         )
-        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1))
+        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).to(weight.dtype)
         for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
             vertex, of_slope = here.vertex, slope.index_select(0, here.vertex)
             product = here.product.view(-1, batch, mixed)
             if d_taps is not None or d_layer is not None:
                 torch.bmm(here.weight, here.tokens.mT, out=here.product)
-                read = torch.bmm(of_slope.unsqueeze(1), product).view(-1, 5, layers)
+                read = torch.bmm(of_slope.unsqueeze(1), product).view(-1, 5, layers).to(taps.dtype)
                 if d_taps is not None:
                     d_taps.index_copy_(0, vertex, (read @ here.layer.unsqueeze(2)).squeeze(2))
                 if d_layer is not None:
@@ -285,5 +286,8 @@ def select(
     tokens = torch.cat([local.flatten(3), global_.unsqueeze(3)], dim=3)
     tokens = tokens.permute(0, 3, 1, 2).contiguous()  # [batch, height * width + 1, layer, channel]
     neighbours = _tokens_of_cells(height, width).to(local.device)
+    kind = local.device.type
+    if torch.is_autocast_enabled(kind):  # products alone in lower precision
+        tokens, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (tokens, weight))
     reading = _Reading.apply(tokens, taps, layer, weight, neighbours, gap_y * (width + 1) + gap_x)
     return reading / channels + bias
