@@ -283,17 +283,46 @@ def extract(
     show_default=True,
     help="The surface whose coordinates place the vertices.",
 )
-def fit(subject: str, backbone: str, weights: str | None, recipe: str, seed: int, **data) -> None:
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another value of a setting of model or recipe: blur=2, soup=test, padding=border, …",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Cores that it holds; fits wait for free ones. [default: all, or OMP_NUM_THREADS]",
+)
+def fit(
+    subject: str,
+    backbone: str,
+    weights: str | None,
+    recipe: str,
+    seed: int,
+    changes: tuple[str, ...],
+    threads: int | None,
+    **data,
+) -> None:
     """Train FactorTopy, or a rival, on a subject, print its score.
 
     SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08). A fit that is there
     is read, not made again. A run that was stopped goes on from its last epoch.
     """
     import numpy as np
+    import torch
 
     from analysis.study import get_fit
 
-    made = get_fit(subject, backbone, recipe=recipe, seed=seed, weights=weights, **data)
+    if threads:
+        torch.set_num_threads(threads)
+    if wrong := [text for text in changes if "=" not in text]:
+        raise InputError(f"--set {wrong[0]}: expected NAME=VALUE.")
+    changed = dict(text.split("=", 1) for text in changes)
+    made = get_fit(
+        subject, backbone, recipe=recipe, seed=seed, weights=weights, changes=changed, **data
+    )
     scores = made.scores("test")
     everywhere = np.isfinite(scores.r2)
     click.echo(f"fit: {made.folder}")

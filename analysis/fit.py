@@ -23,6 +23,8 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 
 from analysis import metrics
+from analysis.batches import Part
+from analysis.cores import cores
 from analysis.features import Tokens
 from analysis.files import (
     InputError,
@@ -41,11 +43,19 @@ from analysis.model import FactorTopy, ModelConfig, Selectors
 from analysis.rivals import Rival, make_model
 from analysis.splits import Split, training_trials, trials_of
 from analysis.subject import Subject
-from analysis.trainer import Part, Recipe, predict, train
+from analysis.trainer import Recipe, predict, train
 
 MEND = "Delete its folder: the fit is made again when asked for."
 # What decides a fit's numbers: another text of these (but comments) is another fit.
-CODE = ("metrics.py", "model.py", "rivals.py", "selection.py", "soup.py", "trainer.py")
+CODE = (
+    "batches.py",
+    "metrics.py",
+    "model.py",
+    "rivals.py",
+    "selection.py",
+    "soup.py",
+    "trainer.py",
+)
 LIBRARIES = ("torch", "lightning", "numpy", "open_clip_torch", "safetensors")
 PartName = Literal["train", "validation", "test"]
 
@@ -102,6 +112,7 @@ class Fit:
 
     def scores(self, part: PartName = "test", average: bool = False) -> metrics.Scores:
         """Brain score on a part, against single trials or against means over repeats."""
+        chose = part == self.record["key"]["recipe"]["soup"] == "test"
         trials = part_of(self.subject, self.split, part)
         shown = trials_in(self.subject, self.split, part)
         return metrics.brain_score(
@@ -109,7 +120,7 @@ class Fit:
             trials.responses,
             trials.trial_picture,
             self.subject.ncsnr,
-            part=part,
+            part=f"{part} (chose the soup)" if chose else part,
             average=average,
             repeats=self.subject.repeats[shown],
         )
@@ -151,7 +162,8 @@ def fit_model(
     folder = fit_folder(subject.name, backbone, key)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        model = make_model(config, tokens.widths, torch.from_numpy(subject.coordinates))
+        seen = tokens.statistics(split.train) if config.standardise else None
+        model = make_model(config, tokens.widths, torch.from_numpy(subject.coordinates), seen)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / "fit.json").exists():
@@ -159,14 +171,17 @@ def fit_model(
             need = 3 * n_bytes * (recipe.checkpoints + 2)
             require_space(folder, need, f"the fit of {subject.name} to {backbone}")
             started = time.time()
-            result = train(
-                model,
-                recipe,
-                tokens,
-                part_of(subject, split, "train"),
-                part_of(subject, split, "validation"),
-                folder / "training",
-            )
+            threads = 1 if torch.cuda.is_available() else torch.get_num_threads()
+            with cores(threads):
+                result = train(
+                    model,
+                    recipe,
+                    tokens,
+                    part_of(subject, split, "train"),
+                    part_of(subject, split, "validation"),
+                    folder / "training",
+                    part_of(subject, split, "test") if recipe.soup == "test" else None,
+                )
             with whole_file(folder / "model.safetensors") as scratch:
                 save_file({k: v.contiguous() for k, v in model.state_dict().items()}, scratch)
             write_json(

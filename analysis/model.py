@@ -10,12 +10,13 @@ that makes neighbours choose alike.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from analysis.features import Statistics
 from analysis.files import InputError
 from analysis.selection import select
 from analysis.selectors import Free, PositionalEncoding, Selector, factors
@@ -28,8 +29,9 @@ class ModelConfig:
     model: str = "factortopy"  # or a rival's name: rivals.MODELS
     grid: int = 8  # of the local tokens: rivals that hold a number for each place have to know
     channels: int = 128  # D, width of the bottleneck (E.3)
-    bottleneck: Literal["shared", "separate"] = "shared"  # of local and global tokens
-    padding: Literal["zeros", "border"] = "zeros"  # of the map beyond its edge (released code)
+    bottleneck: str = "shared"  # or separate: of local and global tokens (released code)
+    standardise: bool = False  # tokens of each layer and channel, over the pictures trained on
+    padding: str = "zeros"  # of the map beyond its edge (released code); or border
     hidden: int = 128  # width of the selectors' layers (released code)
     frequencies: int = 32  # F of the positional encoding (released code)
     periods: float = 1000.0  # its longest over its shortest wavelength (released code)
@@ -41,6 +43,10 @@ class ModelConfig:
     samples: int = 1  # points of the picture whose tokens are averaged
 
     def __post_init__(self):
+        choices = {"bottleneck": ("shared", "separate"), "padding": ("zeros", "border")}
+        for field, known in choices.items():
+            if (value := getattr(self, field)) not in known:
+                raise InputError(f"model: {field}={value!r}; expected {' or '.join(known)}.")
         if self.samples < 1:
             raise InputError(f"model: samples={self.samples}; expected 1 or more.")
         if self.samples > 1 and not self.select_space:
@@ -73,6 +79,43 @@ class Selectors(NamedTuple):
     )
 
 
+class Standard(nn.Module):
+    """(t - m) / s of each channel of some tokens; m and 1 / s are saved with the model."""
+
+    def __init__(self, n_channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_channels))
+        self.register_buffer("per_sd", torch.ones(n_channels))
+
+    def measured(self, mean: Float[Tensor, " channels"], sd: Float[Tensor, " channels"]) -> None:
+        """Take these; a channel that is constant to float32's precision is left out, 1 / s = 0."""
+        self.mean.copy_(mean)
+        self.per_sd.copy_(torch.where(sd > 1e-6 * mean.abs(), 1 / sd, 0))
+
+    def forward(
+        self, tokens: Float[Tensor, "batch channels *place"]
+    ) -> Float[Tensor, "batch channels *place"]:
+        shape = (-1, *[1] * (tokens.ndim - 2))
+        return (tokens - self.mean.view(shape)) * self.per_sd.view(shape)
+
+
+class Standards(nn.Module):
+    """How local and global tokens are standardised; None without the option `standardise`.
+
+    Nothing is changed until the statistics are taken, or a saved state is loaded.
+    """
+
+    def __init__(self, config: ModelConfig, widths: list[int]):
+        super().__init__()
+        self.local = Standard(sum(widths)) if config.standardise else None
+        self.global_ = Standard(sum(widths)) if config.standardise else None
+
+    def measured(self, statistics: Statistics) -> None:
+        """Take the statistics of the tokens that are trained on."""
+        self.local.measured(statistics.local_mean, statistics.local_sd)
+        self.global_.measured(statistics.global_mean, statistics.global_sd)
+
+
 class Bottleneck(nn.Module):
     """Each layer's tokens, C_l channels, to D channels by a linear map of its own."""
 
@@ -84,9 +127,18 @@ class Bottleneck(nn.Module):
             for width in widths
         )
 
-    def forward(self, tokens: Float[Tensor, "n channels"]) -> Float[Tensor, "layer n d"]:
+    def forward(
+        self, tokens: Float[Tensor, "n channels"], standard: Standard | None = None
+    ) -> Float[Tensor, "layer n d"]:
+        """Of tokens standardised first, if asked: B ((t - m) / s) = (B / s) t - (B / s) m."""
         split = tokens.split(self.widths, 1)
-        return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
+        if standard is None:
+            return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
+        means, per_sd = (x.split(self.widths) for x in (standard.mean, standard.per_sd))
+        folded = [w * p for w, p in zip(self.weights, per_sd, strict=True)]
+        return torch.stack(
+            [torch.addmm(-(w @ m), t, w.T) for t, w, m in zip(split, folded, means, strict=True)]
+        )
 
 
 def _encode(model: "FactorTopy", _: object = None) -> None:
@@ -126,6 +178,7 @@ class FactorTopy(nn.Module):
         if config.samples > 1:  # points that start alike would stay alike
             last = self.space[-1].weight if config.topology else self.space.value
             nn.init.normal_(last, std=START)
+        self.standard = Standards(config, widths)
         self.bottleneck = Bottleneck(widths, config.channels)
         if config.bottleneck == "separate":
             self.bottleneck_global = Bottleneck(widths, config.channels)
@@ -138,10 +191,12 @@ class FactorTopy(nn.Module):
         new = self.bias.new_zeros
         points = new(n, 1, 2)
         if config.select_space:
-            points = torch.tanh(self.space(self.left, self.right)).view(n, config.samples, 2)
+            chosen = self.space(self.left, self.right).type_as(points)
+            points = torch.tanh(chosen).view(n, config.samples, 2)
         n_layers = len(self.bottleneck.widths)
         layer = self.layer(self.left, self.right) if config.select_layer else new(n, n_layers)
         scale = self.scale(self.left, self.right) if config.select_scale else new(n, 1)
+        layer, scale = layer.type_as(points), scale.type_as(points)  # from bfloat16's, if asked
         several = points if config.samples > 1 else None
         return Selectors(points.mean(1), torch.softmax(layer, -1), torch.sigmoid(scale), several)
 
@@ -152,11 +207,11 @@ class FactorTopy(nn.Module):
     ) -> tuple[Float[Tensor, "batch layer d height width"], Float[Tensor, "batch layer d"]]:
         """Tokens behind the bottleneck."""
         batch, _, height, width = local.shape
-        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2))
+        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2), self.standard.local)
         maps = maps.unflatten(1, (batch, height, width)).permute(1, 0, 4, 2, 3)
         shared = self.config.bottleneck == "shared"
         squeeze = self.bottleneck if shared else self.bottleneck_global
-        return maps, squeeze(global_).transpose(0, 1)
+        return maps, squeeze(global_, self.standard.global_).transpose(0, 1)
 
     def forward(
         self,
@@ -168,22 +223,11 @@ class FactorTopy(nn.Module):
         chosen = self.selectors() if selectors is None else selectors
         if not self.config.select_space:
             local = local.mean((2, 3), keepdim=True)
-        maps, vector = self.squeezed(local, global_)
+        maps, vector = (t.type_as(self.weight) for t in self.squeezed(local, global_))
         points = [chosen.space] if chosen.points is None else chosen.points.unbind(1)
         # the response is linear in the local token, so averaging it is averaging the tokens
-        each = [
-            select(
-                maps,
-                vector,
-                at,
-                chosen.layer,
-                chosen.scale,
-                self.weight,
-                self.bias,
-                self.config.padding,
-            )
-            for at in points
-        ]
+        rest = chosen.layer, chosen.scale, self.weight, self.bias, self.config.padding
+        each = [select(maps, vector, at, *rest) for at in points]
         return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
 

@@ -19,7 +19,7 @@ from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import Scores
 from analysis.published import TABLE_13
-from analysis.simulate import TEACHER, load_truth
+from analysis.simulate import SIZES, TEACHER, load_truth, parse_name
 from analysis.subject import AREAS
 
 AREA_NAMES = tuple(AREAS)
@@ -42,12 +42,18 @@ def provenance(fit: Fit) -> str:
         f" `{s.name}` are made by this project. Nothing here is evidence about a brain.\n:::",
     }
     sessions = f" in {s.n_sessions} sessions" if s.n_sessions else ""
+    soup = (
+        "\n\n:::{warning}\n**The test pictures chose the soup** of checkpoints, as in the paper:"
+        " scores on them are too high to be compared with others.\n:::"
+        if fit.record["key"]["recipe"]["soup"] == "test"
+        else ""
+    )
     limited = f" ({len(fit.split.trials):,} trials)" if fit.split.trials is not None else ""
     return (
         f"{of[s.source]}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out:"
         f" no data in some session), {len(s.responses):,} trials{sessions},"
         f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on{limited},"
-        f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test."
+        f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test.{soup}"
     )
 
 
@@ -60,10 +66,11 @@ def key_finding(fit: Fit, scores: Scores, averaged: Scores, table: pd.DataFrame)
     areas = table[table["ROI"] != "all"]
     best, worst = (areas.loc[getattr(areas["R²"], f)()] for f in ("idxmax", "idxmin"))
     simulated = " of a simulated subject" if fit.subject.simulated else ""
+    kind = "test" if fit.record["key"]["recipe"]["soup"] == "test" else "unseen"
     return (
         ":::{admonition} Key finding\n:class: tip\n"
         f"Over {score.n_vertices:,} vertices{simulated}, `{fit.record['backbone']}` predicts single"
-        f" trials of {score.n_pictures} unseen pictures with R² = **{score.value:.3f}**"
+        f" trials of {score.n_pictures} {kind} pictures with R² = **{score.value:.3f}**"
         f" [{score.low:.3f}, {score.high:.3f}]. That is **{_percent(share.value)}**"
         f" [{_percent(share.low)}, {_percent(share.high)}] of what the noise allows"
         f" (mean ceiling {scores.ceiling.mean():.3f}). Against {averaged.targets} R² is"
@@ -237,7 +244,9 @@ def truth_pairs(
     """
     if not fit.subject.simulated:
         return []
-    truth, found = load_truth(fit.subject.name, fit.subject.vertices), choices(fit)
+    whole = SIZES[parse_name(fit.subject.name).size].n_surface
+    hemi, vertex = np.divmod(fit.subject.vertices, fit.subject.n_surface)  # of a coarser mesh
+    truth, found = load_truth(fit.subject.name, hemi * whole + vertex), choices(fit)
     depth = model.depth(torch.from_numpy(truth.layer)).numpy()
     early = truth.early
     return [

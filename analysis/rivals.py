@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from analysis.features import Statistics
 from analysis.files import InputError
-from analysis.model import Bottleneck, FactorTopy, ModelConfig
+from analysis.model import Bottleneck, FactorTopy, ModelConfig, Standards
 
 
 class Rival(nn.Module):
@@ -20,6 +21,7 @@ class Rival(nn.Module):
     def __init__(self, config: ModelConfig, widths: list[int], n_vertices: int):
         super().__init__()
         self.config, self.widths = config, widths
+        self.standard = Standards(config, widths)
         self.weight = nn.Parameter(torch.randn(n_vertices, config.channels))
         self.bias = nn.Parameter(torch.zeros(n_vertices))
 
@@ -44,7 +46,7 @@ class ClassToken(Rival):
         global_: Float[Tensor, "batch channels"],
         selectors: None = None,
     ) -> Float[Tensor, "batch vertex"]:
-        return self.read(self.bottleneck(global_).mean(0))
+        return self.read(self.bottleneck(global_, self.standard.global_).mean(0))
 
 
 class PatchToken(Rival):
@@ -71,6 +73,8 @@ class PatchToken(Rival):
         global_: Float[Tensor, "batch channels"],
         selectors: None = None,
     ) -> Float[Tensor, "batch vertex"]:
+        if self.standard.local is not None:
+            local = self.standard.local(local)
         each = zip(self.compress, local.split(self.widths, 1), strict=True)
         return self.read(torch.stack([mlp(tokens.flatten(1)) for mlp, tokens in each]).mean(0))
 
@@ -93,8 +97,8 @@ class GNetViT(Rival):
         global_: Float[Tensor, "batch channels"],
         selectors: None = None,
     ) -> Float[Tensor, "batch vertex"]:
-        batch, _, height, width = local.shape
-        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2))  # [layer, B H W, D]
+        batch, _, height, width = local.shape  # maps: [layer, B H W, D]
+        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2), self.standard.local)
         out = self.bias.expand(batch, -1)
         share = 1 / (len(self.widths) * self.config.channels)
         for tokens, logits in zip(maps, self.field, strict=True):
@@ -112,13 +116,22 @@ MODELS = {
 
 
 def make_model(
-    config: ModelConfig, widths: list[int], coordinates: Float[Tensor, "vertex 3"]
+    config: ModelConfig,
+    widths: list[int],
+    coordinates: Float[Tensor, "vertex 3"],
+    statistics: Statistics | None = None,
 ) -> FactorTopy | Rival:
     """The model that a configuration names, its weights as they start.
+
+    `statistics`: of the tokens of the pictures trained on, for `standardise`; a saved state holds
+    its own.
 
     Raises:
         InputError: for an unknown name.
     """
     if config.model not in MODELS:
         raise InputError(f"model={config.model!r}: expected one of {', '.join(MODELS)}.")
-    return MODELS[config.model](config, widths, coordinates)
+    model = MODELS[config.model](config, widths, coordinates)
+    if config.standardise and statistics is not None:
+        model.standard.measured(statistics)
+    return model

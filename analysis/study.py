@@ -4,7 +4,8 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from analysis.features import (
 )
 from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
-from analysis.model import VARIANTS
+from analysis.model import VARIANTS, ModelConfig
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
@@ -46,6 +47,42 @@ def _recipe(name: str, seed: int) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}.")
     return dataclasses.replace(RECIPES[name], seed=seed)
+
+
+def _parsed(field: dataclasses.Field, text: str) -> Any:
+    """What a field's value written as text stands for."""
+    kind = type(field.default)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind is tuple:
+            return tuple(float(part) for part in text.split(","))
+        return kind(text)
+    except (ValueError, KeyError) as error:
+        expected = {bool: "true or false", tuple: "numbers with commas between", int: "a number"}
+        raise InputError(
+            f"{field.name}={text}: expected {expected.get(kind, 'a number')}, such as"
+            f" {field.default}."
+        ) from error
+
+
+def with_changes(
+    model: ModelConfig, recipe: Recipe, changes: Mapping[str, Any]
+) -> tuple[ModelConfig, Recipe]:
+    """Model and recipe with other values of some fields, by name; text is read as the field's type.
+
+    Raises:
+        InputError: for an unknown name, with the known ones, or a value that is not allowed.
+    """
+    both = {f.name: f for f in (*dataclasses.fields(ModelConfig), *dataclasses.fields(Recipe))}
+    if unknown := changes.keys() - both.keys():
+        raise InputError(f"{', '.join(sorted(unknown))}: expected one of {', '.join(both)}.")
+    read = {k: _parsed(both[k], v) if isinstance(v, str) else v for k, v in changes.items()}
+    of_model = {f.name for f in dataclasses.fields(ModelConfig)}
+    return (
+        dataclasses.replace(model, **{k: v for k, v in read.items() if k in of_model}),
+        dataclasses.replace(recipe, **{k: v for k, v in read.items() if k not in of_model}),
+    )
 
 
 def get_subject(
@@ -188,10 +225,12 @@ def get_fit(
     region: Sequence[str] = (),
     n_surface: int | None = None,
     normalisation: str = "native",
+    changes: Mapping[str, Any] | None = None,
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
 
     `variant`: the model, by name (`model.VARIANTS`: Table 16's).
+    `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. The others are `get_subject`'s.
 
@@ -201,13 +240,13 @@ def get_fit(
     steps = _recipe(recipe, seed)
     if variant not in VARIANTS:
         raise InputError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
+    model, steps = with_changes(VARIANTS[variant], steps, changes or {})
     require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, space, sessions, average, region, n_surface)
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)
     tokens = get_tokens(person, backbone, weights, normalisation=normalisation)
-    model = VARIANTS[variant]
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")

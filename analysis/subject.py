@@ -84,6 +84,25 @@ class Subject:
         return self.stimuli.read(np.arange(len(self.picture_ids))[rows])
 
 
+def complete(subject: Subject) -> Subject:
+    """The subject without the vertices whose responses are NaN, infinite or always the same."""
+    good = np.isfinite(subject.responses).all(0) & (subject.responses != subject.responses[0]).any(
+        0
+    )
+    if good.all():
+        return subject
+    return dataclasses.replace(
+        subject,
+        vertices=subject.vertices[good],
+        coordinates=subject.coordinates[good],
+        rois={name: mask[good] for name, mask in subject.rois.items() if mask[good].any()},
+        ncsnr=subject.ncsnr[good],
+        responses=subject.responses[:, good],
+        dropped=subject.dropped + int((~good).sum()),
+        identity=f"{subject.identity}, complete",
+    )
+
+
 def over_repeats(subject: Subject) -> Subject:
     """The subject with one trial per picture: the mean over its showings."""
     picture = subject.trial_picture

@@ -4,26 +4,27 @@
 """
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from jaxtyping import Bool, Float, Int
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from analysis import metrics
+from analysis.batches import Part, Resident, Shuffled, Trials, nearest
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.model import FactorTopy, regulariser
+from analysis.progress import Progress, say
 from analysis.rivals import Rival
 from analysis.soup import greedy_soup
 
@@ -45,11 +46,16 @@ class Recipe:
     regularisation: float = 0.1  # λ of Eq. 3
     decay_steps: int = 6000  # until Eq. 3's term is gone
     scale_penalty: float = 1.0  # of (k - 1/2)², as in the released code; the paper's text has none
+    blur: float = 0.0  # tokens; sd with which maps are blurred at first, coarse to fine; 0: not
+    blur_steps: int = 3000  # until maps are no longer blurred
+    precision: str = "float32"  # or bfloat16: of the products of selectors and bottleneck
     checkpoints: int = 10  # best ones kept for the soup
+    soup: str = "validation"  # pictures that choose it; or test: the paper's, and said so
     seed: int = 0
 
     def __post_init__(self):
-        for field in ("batch", "steps_per_epoch", "max_steps", "decay_steps", "checkpoints"):
+        counts = "batch steps_per_epoch max_steps decay_steps blur_steps checkpoints patience"
+        for field in counts.split():
             if (value := getattr(self, field)) < 1:
                 raise InputError(f"recipe: {field}={value}; expected at least 1.")
         if self.max_steps % self.steps_per_epoch:
@@ -57,64 +63,67 @@ class Recipe:
                 f"recipe: max_steps={self.max_steps} is not a whole number of epochs of"
                 f" {self.steps_per_epoch} steps."
             )
+        if self.blur < 0:
+            raise InputError(f"recipe: blur={self.blur}; expected 0 or more tokens.")
+        choices = {"soup": ("validation", "test"), "precision": ("float32", "bfloat16")}
+        for field, known in choices.items():
+            if (value := getattr(self, field)) not in known:
+                raise InputError(f"recipe: {field}={value!r}; expected {' or '.join(known)}.")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Trials of one part of the split: which pictures, and the responses to them."""
-
-    pictures: Int[np.ndarray, " picture"]  # rows of the tokens
-    trial_picture: Int[np.ndarray, " trial"]  # row of `pictures`
-    responses: Float[np.ndarray, "trial vertex"]  # BOLD z-score
-
-
-class _Trials(Dataset):
-    def __init__(self, tokens: Tokens, part: Part):
-        self.tokens, self.part = tokens, part
-
-    def __getitem__(self, trials: Int[np.ndarray, " batch"]) -> tuple[Tensor, Tensor, Tensor]:
-        pictures = self.part.pictures[self.part.trial_picture[trials]]
-        return *self.tokens[pictures], torch.from_numpy(self.part.responses[trials])
+def blurred(
+    local: Float[Tensor, "batch channels height width"], sd: float
+) -> Float[Tensor, "batch channels height width"]:
+    """Maps under a Gaussian of that sd (tokens); each token's weights within the map sum to 1."""
+    height, width = local.shape[2:]
+    axes = []
+    for size in (height, width):
+        away = torch.arange(size, device=local.device)
+        weights = torch.exp(-0.5 * ((away[:, None] - away) / sd).square())
+        axes.append(weights / weights.sum(1, keepdim=True))
+    return (local.flatten(2) @ torch.kron(*axes).T).view_as(local)
 
 
-class _Shuffled(Sampler):
-    """Batches of trials for one epoch, a function of seed and epoch alone, so that a fit resumes.
+def _halved(at_once: int, doing: str, error: torch.OutOfMemoryError) -> int:
+    """A smaller working size after GPU memory ran out, said so.
 
-    Within an epoch every trial is drawn once before any is drawn again.
+    Raises:
+        InputError: if it was one picture.
     """
-
-    def __init__(self, n_trials: int, recipe: Recipe):
-        self.n_trials, self.recipe, self.epoch = n_trials, recipe, 0
-
-    def set_epoch(self, epoch: int) -> None:  # called by Lightning
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.recipe.steps_per_epoch
-
-    def __iter__(self) -> Iterator[Int[np.ndarray, " batch"]]:
-        generator = np.random.default_rng((self.recipe.seed, self.epoch))
-        needed = len(self) * self.recipe.batch
-        passes = [generator.permutation(self.n_trials) for _ in range(-(-needed // self.n_trials))]
-        yield from np.concatenate(passes)[:needed].reshape(len(self), self.recipe.batch)
+    if at_once == 1:
+        raise InputError(
+            f"GPU memory ran out while {doing} one picture at once; expected room for that. Choose"
+            " fewer vertices (region, n_surface), a GPU that no one else uses, or the CPU"
+            " (CUDA_VISIBLE_DEVICES= python -m analysis ...)."
+        ) from error
+    torch.cuda.empty_cache()
+    smaller = -(-at_once // 2)
+    say(f"GPU memory ran out while {doing} {at_once} pictures at once: {smaller} from now on.")
+    return smaller
 
 
 def predict(
-    model: FactorTopy | Rival, tokens: Tokens, pictures: Int[np.ndarray, " picture"]
+    model: FactorTopy | Rival, tokens: Tokens | Resident, pictures: Int[np.ndarray, " picture"]
 ) -> Float[np.ndarray, "picture vertex"]:
     """Predicted responses to pictures (BOLD z-score)."""
     device = model.weight.device
     out = np.empty((len(pictures), len(model.bias)), np.float32)
+    start, at_once = 0, PREDICTED_AT_ONCE
     with torch.inference_mode():
         chosen = model.selectors()
-        for start in range(0, len(pictures), PREDICTED_AT_ONCE):
-            some = slice(start, start + PREDICTED_AT_ONCE)
+        while start < len(pictures):
+            some = slice(start, start + at_once)
             local, global_ = tokens[pictures[some]]
-            out[some] = model(local.to(device), global_.to(device), chosen).cpu().numpy()
+            try:
+                out[some] = model(local.to(device), global_.to(device), chosen).cpu().numpy()
+            except torch.OutOfMemoryError as error:
+                at_once = _halved(at_once, "predicting", error)
+            else:
+                start += at_once
     return out
 
 
-def validation_score(model: FactorTopy | Rival, tokens: Tokens, part: Part) -> float:
+def validation_score(model: FactorTopy | Rival, tokens: Tokens | Resident, part: Part) -> float:
     """Mean R² over vertices on single trials."""
     predicted = predict(model, tokens, part.pictures)
     return float(np.nanmean(metrics.r2(predicted[part.trial_picture], part.responses)))
@@ -123,25 +132,71 @@ def validation_score(model: FactorTopy | Rival, tokens: Tokens, part: Part) -> f
 class Encoder(lightning.LightningModule):
     """A training step of FactorTopy (Eq. 3) or of a rival, and its validation."""
 
-    def __init__(self, model: FactorTopy | Rival, recipe: Recipe, tokens: Tokens, validation: Part):
+    def __init__(
+        self,
+        model: FactorTopy | Rival,
+        recipe: Recipe,
+        tokens: Tokens | Resident,
+        validation: Part,
+    ):
         super().__init__()
+        self.automatic_optimization = False  # so that a step can be taken in pieces
         self.model, self.recipe = model, recipe
         self.tokens, self.validation = tokens, validation
+        self.at_once = recipe.batch  # trials
 
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        local, global_, responses = batch
-        chosen = self.model.selectors()
-        if chosen is not None and not chosen.space.isfinite().all():
-            raise self.diverged("places")
-        predicted = self.model(local, global_, chosen)
-        loss = smooth_l1_loss(predicted, responses, beta=self.recipe.loss_beta)
-        if chosen is not None:  # a rival selects nothing
-            decay = max(0.0, 1 - self.global_step / self.recipe.decay_steps)
-            term = regulariser(chosen, self.recipe.scale_penalty)
-            loss = loss + self.recipe.regularisation * decay * term
+    def training_step(self, batch: list[Tensor], _: int) -> dict[str, Tensor]:
+        optimizer = self.optimizers()
+        while True:
+            optimizer.zero_grad()
+            try:
+                loss = self.backward_pass(*batch)
+                break
+            except torch.OutOfMemoryError as error:
+                self.at_once = _halved(self.at_once, "training on", error)
         if not torch.isfinite(loss):
             raise self.diverged(f"loss {loss.item()}")
-        return loss
+        optimizer.step()
+        return {"loss": loss}
+
+    def backward_pass(
+        self,
+        local: Float[Tensor, "batch channels height width"],
+        global_: Float[Tensor, "batch channels"],
+        responses: Float[Tensor, "batch vertex"],
+    ) -> Float[Tensor, ""]:
+        """The loss of a batch; its gradients are left on the parameters.
+
+        In pieces of `at_once` trials, whose losses are weighted by their share of the batch.
+        """
+        recipe, step = self.recipe, self.global_step
+        if (sd := recipe.blur * (1 - step / recipe.blur_steps)) > 0:
+            local = blurred(local, sd)
+        with self.arithmetic():
+            chosen = self.model.selectors()
+        penalty = 0.0
+        if chosen is not None:  # a rival selects nothing
+            if not chosen.space.isfinite().all():
+                raise self.diverged("places")
+            decay = max(0.0, 1 - step / recipe.decay_steps)
+            penalty = recipe.regularisation * decay * regulariser(chosen, recipe.scale_penalty)
+        whole, done = torch.zeros((), device=local.device), 0
+        while done < len(responses):
+            some = slice(done, done + self.at_once)
+            measured = responses[some]
+            with self.arithmetic():
+                predicted = self.model(local[some], global_[some], chosen)
+            loss = smooth_l1_loss(predicted.float(), measured, beta=recipe.loss_beta)
+            loss = loss * (len(measured) / len(responses)) + (0.0 if done else penalty)
+            done += len(measured)
+            self.manual_backward(loss, retain_graph=done < len(responses))  # of the selectors
+            whole += loss.detach()
+        return whole
+
+    def arithmetic(self) -> AbstractContextManager:
+        """The precision of matrix products."""
+        low = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=low)
 
     def diverged(self, what: str) -> InputError:
         """The error that says at which step training diverged."""
@@ -157,7 +212,7 @@ class Encoder(lightning.LightningModule):
             value = validation_score(self.model, self.tokens, self.validation)
         if not np.isfinite(value):
             raise self.diverged(f"validation score {value}")
-        self.log("validation_r2", value, prog_bar=True)
+        self.log("validation_r2", value)
 
     def validation_step(self, *_: object) -> None:
         """Nothing a batch: the score is over all pictures at once."""
@@ -196,12 +251,42 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
+def _named(vertices: Bool[np.ndarray, " vertex"]) -> str:
+    """How many vertices, and which are the first."""
+    rows = np.flatnonzero(vertices)
+    some = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+    return f"{len(rows):,} of {len(vertices):,} vertices (rows {some})"
+
+
 def _check(part: Part, name: str) -> None:
-    if not len(part.responses):
+    """Pass if a part can be trained on or scored."""
+    mend = "Leave these out: analysis.subject.complete(subject)."
+    responses = part.responses
+    if not len(responses):
         raise InputError(f"{name}: no trial; expected some. Check the split and the sessions.")
-    if not np.isfinite(part.responses).all():
-        wrong = int((~np.isfinite(part.responses)).any(0).sum())
-        raise InputError(f"{name}: responses of {wrong} vertices are not finite; leave these out.")
+    wrong = ~np.isfinite(responses).all(0)
+    if wrong.any():
+        n = int((~np.isfinite(responses)).sum())
+        raise InputError(
+            f"{name}: responses of {_named(wrong)} are not finite, {n:,} values. {mend}"
+        )
+    same = ~(responses != responses[0]).any(0)
+    if same.any():
+        raise InputError(
+            f"{name}: responses of {_named(same)} don't vary over {len(responses):,} trials. {mend}"
+        )
+
+
+def _check_tokens(tokens: Tokens, pictures: Int[np.ndarray, " n"]) -> None:
+    """Pass if all tokens of these pictures are numbers."""
+    each = ((p, tokens[np.array([p])]) for p in np.unique(pictures))
+    wrong = [p for p, both in each if not all(t.isfinite().all() for t in both)]
+    if wrong:
+        raise InputError(
+            f"{tokens.folder}: tokens of {len(wrong):,} of {len(np.unique(pictures)):,} pictures"
+            f" are not finite, the first of {tokens.digests[wrong[0]][:12]}…; expected numbers."
+            " `python -m analysis extract SUBJECT --verify` makes damaged parts again."
+        )
 
 
 def train(
@@ -211,12 +296,16 @@ def train(
     training: Part,
     validation: Part,
     folder: Path,
+    test: Part | None = None,
 ) -> dict:
     """Train `model` in place to the soup of its best checkpoints; returns how it went.
 
+    On a GPU if there is one. `test` is for a recipe whose soup is chosen on test pictures; no other
+    sees them.
+
     Raises:
-        InputError: for responses that are not finite, a batch larger than the data, or a loss that
-            is not finite.
+        InputError: for responses or tokens that are not finite, responses that don't vary, a batch
+            larger than the data, a loss that is not finite, or a GPU without room for one picture.
     """
     _check(training, "training")
     _check(validation, "validation")
@@ -224,7 +313,10 @@ def train(
         raise InputError(
             f"recipe: batch={recipe.batch}, but only {len(training.responses)} trials train."
         )
-    encoder = Encoder(model, recipe, tokens, validation)
+    if (test is not None) != (recipe.soup == "test"):
+        raise InputError(
+            f"soup={recipe.soup!r}: the test part is given if, and only if, it is test."
+        )
     best = ModelCheckpoint(
         folder,
         "{step}",
@@ -237,43 +329,57 @@ def train(
     stop = _Patience(
         "validation_r2", mode="max", patience=recipe.patience, check_on_train_epoch_end=False
     )
-    trials = _Shuffled(len(training.responses), recipe)
-    loader = DataLoader(_Trials(tokens, training), batch_size=None, sampler=trials)
     last = folder / "last.ckpt"
-    watched = sys.stderr.isatty()
     with _quiet():
         trainer = lightning.Trainer(
             max_steps=recipe.max_steps,
-            callbacks=[best, stop, *([TQDMProgressBar()] if watched else [])],
-            enable_progress_bar=watched,
+            callbacks=[best, stop, Progress(recipe.patience)],
+            accelerator="gpu" if torch.cuda.is_available() else "cpu",
+            enable_progress_bar=False,
             enable_model_summary=False,
             logger=False,
             default_root_dir=folder,
             devices=1,
             num_sanity_val_steps=0,
         )
-        trainer.fit(
-            encoder,
-            loader,
-            DataLoader([0]),
-            ckpt_path=str(last) if last.exists() else None,
-            weights_only=True,
+        device = trainer.strategy.root_device
+        needed = [part.pictures for part in (training, validation, test) if part is not None]
+        near = nearest(tokens, np.concatenate(needed), device)
+        trials = Shuffled(
+            len(training.responses), recipe.batch, recipe.steps_per_epoch, recipe.seed
         )
+        try:
+            trainer.fit(
+                Encoder(model, recipe, near, validation),
+                DataLoader(Trials(near, training), batch_size=None, sampler=trials),
+                DataLoader([0]),
+                ckpt_path=str(last) if last.exists() else None,
+                weights_only=True,
+            )
+        except InputError:  # it diverged: was it the tokens? A pass over all is not made before
+            _check_tokens(tokens, training.pictures)
+            raise
+    model.to(device)  # Lightning took it from there
     ranked = sorted(best.best_k_models, key=lambda path: -best.best_k_models[path].item())
     states = [_model_state(Path(path)) for path in ranked]
+    chosen_on = validation if test is None else test
 
     def score(state: dict[str, Tensor]) -> float:
         model.load_state_dict(state)
-        return validation_score(model, tokens, validation)
+        return validation_score(model, near, chosen_on)
 
+    if test is not None:  # ranked by the score that the soup must not fall below
+        states.sort(key=score, reverse=True)
     soup, value = greedy_soup(states, score)
     model.load_state_dict(soup)
-    model.eval()
-    return {
+    result = {
         "steps": trainer.global_step,
-        "validation_r2": value,
+        "validation_r2": value if test is None else validation_score(model, near, validation),
         "best_checkpoint_r2": best.best_model_score.item(),
+        "soup_chosen_on": recipe.soup,
     }
+    model.cpu().eval()
+    return result if test is None else result | {"test_r2": value}
 
 
 def _model_state(path: Path) -> dict[str, Tensor]:

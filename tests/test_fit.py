@@ -200,6 +200,8 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
         "padding": "border",
         "max_steps": 25,
         "steps_per_epoch": 10,
+        "soup": "test",
+        "precision": "bfloat16",
     }
     out = []
     for field in dataclasses.fields(config):

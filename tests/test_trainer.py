@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from analysis import metrics, trainer
+from analysis.batches import Part, Shuffled
+from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.model import FactorTopy, ModelConfig, regulariser
-from analysis.trainer import Encoder, Part, Recipe, predict, train, validation_score
+from analysis.progress import duration
+from analysis.trainer import Encoder, Recipe, blurred, predict, train, validation_score
 from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
@@ -41,7 +46,7 @@ def toy_part(pictures: range, n_vertices: int = 12, seed: int = 0) -> Part:
     return Part(np.array(pictures, int), shown, responses)
 
 
-@pytest.mark.parametrize("field", ["batch", "steps_per_epoch", "max_steps", "decay_steps"])
+@pytest.mark.parametrize("field", ["batch", "steps_per_epoch", "blur_steps", "decay_steps"])
 def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> None:
     with pytest.raises(InputError, match=f"recipe: {field}=0; expected at least 1"):
         Recipe(**{field: 0})
@@ -49,13 +54,20 @@ def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> Non
         Recipe(checkpoints=-1)
     with pytest.raises(InputError, match="max_steps=1500 is not a whole number of epochs of 1000"):
         Recipe(max_steps=1500)
+    with pytest.raises(InputError, match=r"recipe: blur=-1; expected 0 or more"):
+        Recipe(blur=-1)
+    with pytest.raises(InputError, match="recipe: soup='train'; expected validation or test"):
+        Recipe(soup="train")
+    with pytest.raises(InputError, match="recipe: precision='fp8'; expected float32 or bfloat16"):
+        Recipe(precision="fp8")
 
 
 def test_the_papers_recipe_is_appendix_e3s() -> None:
     recipe = Recipe()
     assert (recipe.learning_rate, recipe.weight_decay, recipe.betas) == (1e-3, 1e-2, (0.9, 0.999))
     assert (recipe.loss_beta, recipe.regularisation, recipe.decay_steps) == (0.1, 0.1, 6000)
-    assert (recipe.batch, recipe.checkpoints) == (8, 10)
+    assert (recipe.batch, recipe.checkpoints, recipe.patience) == (8, 10, 20)
+    assert (recipe.blur, recipe.scale_penalty, recipe.soup) == (0, 1, "validation")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -69,9 +81,7 @@ def test_the_papers_recipe_is_appendix_e3s() -> None:
 def test_every_trial_is_drawn_once_before_any_is_drawn_twice(
     n_trials: int, batch: int, steps: int, seed: int, epoch: int
 ) -> None:
-    sampler = trainer._Shuffled(
-        n_trials, Recipe(batch=batch, steps_per_epoch=steps, max_steps=steps, seed=seed)
-    )
+    sampler = Shuffled(n_trials, batch, steps, seed)
     sampler.set_epoch(epoch)
     batches = [b.tolist() for b in sampler]
     assert len(batches) == len(sampler) == steps and {len(b) for b in batches} == {batch}
@@ -83,7 +93,7 @@ def test_every_trial_is_drawn_once_before_any_is_drawn_twice(
 
 def test_batches_are_a_function_of_seed_and_epoch() -> None:
     def batches(seed: int, epoch: int) -> list[list[int]]:
-        sampler = trainer._Shuffled(100, dataclasses.replace(TOY, seed=seed))
+        sampler = Shuffled(100, 8, 10, seed)
         sampler.set_epoch(epoch)
         return [b.tolist() for b in sampler]
 
@@ -130,7 +140,7 @@ def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path) -> None:
     train(ours, recipe, tokens, training, validation, tmp_path / "training")
     update, best, kept = adamw(plain, recipe), -math.inf, {}
     for epoch in range(2):
-        sampler = trainer._Shuffled(len(training.responses), recipe)
+        sampler = Shuffled(len(training.responses), recipe.batch, 10, recipe.seed)
         sampler.set_epoch(epoch)
         for i, trials in enumerate(sampler):
             pictures = training.pictures[training.trial_picture[trials]]
@@ -308,6 +318,17 @@ def test_a_killed_process_is_gone_on_from_in_another_to_the_same_bits(tmp_path: 
     assert resumed_record == record
 
 
+def test_tokens_that_are_no_numbers_are_counted_and_not_taken_for_divergence(
+    tmp_path: Path,
+) -> None:
+    tokens = random_tokens(tmp_path, WIDTHS, 30)
+    tokens.parts[0].local[[2, 17, 25], 2, 0, 0] = math.nan  # in memory: the file stays
+    parts = toy_part(range(20)), toy_part(range(20, 30))
+    said = r"tokens of 2 of 20 pictures are not finite, the first of picture 2…; expected numbers"
+    with pytest.raises(InputError, match=said):
+        train(toy_model(), TOY, tokens, *parts, tmp_path / "t")
+
+
 @pytest.mark.parametrize("rate", [1e4, 1e18, 1e38])
 def test_a_diverging_run_says_at_which_step(tmp_path: Path, rate: float) -> None:
     recipe = dataclasses.replace(TOY, learning_rate=rate)
@@ -327,8 +348,17 @@ def refused(tmp_path: Path, training: Part, validation: Part) -> str:
 def test_responses_that_are_not_finite_are_counted(tmp_path: Path, bad: float) -> None:
     part, fine = toy_part(range(20)), toy_part(range(20, 30))
     part.responses[3, [2, 5]] = bad
-    assert refused(tmp_path, part, fine).startswith("training: responses of 2 vertices are not fin")
-    assert refused(tmp_path, fine, part).startswith("validation: responses of 2 vertices")
+    said = "responses of 2 of 12 vertices (rows 2, 5) are not finite, 2 values. Leave these out"
+    assert refused(tmp_path, part, fine).startswith(f"training: {said}")
+    assert refused(tmp_path, fine, part).startswith(f"validation: {said}")
+
+
+def test_vertices_without_variance_are_named(tmp_path: Path) -> None:
+    part, fine = toy_part(range(20)), toy_part(range(20, 30))
+    part.responses[:, 1:8] = 0.1
+    said = refused(tmp_path, part, fine)
+    assert said.startswith("training: responses of 7 of 12 vertices (rows 1, 2, 3, 4, 5, …) don't")
+    assert "over 40 trials" in said
 
 
 def test_too_few_trials_are_named(tmp_path: Path) -> None:
@@ -362,3 +392,194 @@ def test_training_leaves_the_tokens_as_they_are(tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
     fit_toy(tmp_path)
     assert {p: p.read_bytes() for p in before} == before
+
+
+# Coarse to fine
+
+
+def test_blurring_is_scipys_gaussian_with_weights_that_sum_to_1() -> None:
+    maps = torch.rand(2, 3, 8, 6)
+    ours = blurred(maps, 1.3).numpy()
+    options = {"sigma": 1.3, "axes": (2, 3), "mode": "constant", "radius": 8}
+    inside = scipy.ndimage.gaussian_filter(np.ones(maps.shape), **options)
+    expected = scipy.ndimage.gaussian_filter(maps.numpy(), **options) / inside
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    torch.testing.assert_close(blurred(maps, 1e-3), maps, rtol=1e-6, atol=1e-8)
+
+
+def test_the_blur_narrows_to_none_and_validation_sees_sharp_maps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths = []
+
+    def watched(local: Tensor, sd: float) -> Tensor:
+        widths.append(sd)
+        return blurred(local, sd)
+
+    monkeypatch.setattr(trainer, "blurred", watched)
+    fit_toy(tmp_path, dataclasses.replace(TOY, blur=2.0, blur_steps=25))
+    assert widths == pytest.approx([2 * (1 - step / 25) for step in range(25)])
+
+
+def test_a_blurred_run_learns_what_a_plain_one_on_blurred_maps_does(tmp_path: Path) -> None:
+    """One step: the gradient is that of Eq. 3 on the blurred maps."""
+    tokens, part = random_tokens(tmp_path, WIDTHS, 30), toy_part(range(20))
+    recipe = dataclasses.replace(TOY, blur=1.5)
+    local, global_ = tokens[part.pictures[part.trial_picture[:8]]]
+    responses = torch.from_numpy(part.responses[:8])
+    ours, plain = toy_model(), toy_model()
+    in_steps(ours, recipe, tokens, part, local, global_, responses)
+    plain_loss(plain, (blurred(local, 1.5), global_, responses), 0, recipe).backward()
+    for (name, p), q in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def in_steps(model: FactorTopy, recipe: Recipe, tokens: Tokens, part: Part, *batch: Tensor):
+    """The gradients of one batch, as the trainer leaves them; returns the encoder."""
+    encoder = Encoder(model, recipe, tokens, part)
+    encoder.manual_backward = lambda loss, **options: loss.backward(**options)
+    encoder.backward_pass(*batch)
+    return encoder
+
+
+# Memory that runs out, stood for by an error at more pictures than there is room for
+
+
+class Small(FactorTopy):
+    """A model that has room for so many pictures."""
+
+    room = 3
+
+    def forward(self, local: Tensor, *others: object) -> Tensor:
+        if len(local) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().forward(local, *others)
+
+
+def small(room: int = 3) -> Small:
+    model = toy_model()
+    model.__class__, model.room = Small, room
+    return model
+
+
+def test_memory_that_runs_out_means_fewer_pictures_at_once_and_the_same_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tokens, rows = random_tokens(tmp_path, WIDTHS, 30), np.arange(30)
+    expected = predict(toy_model(), tokens, rows)
+    np.testing.assert_allclose(predict(small(), tokens, rows), expected, rtol=1e-5, atol=1e-6)
+    said = capsys.readouterr().err
+    assert "GPU memory ran out while predicting 32 pictures at once: 16 from now on" in said
+    assert "4 pictures at once: 2 from now on" in said
+    with pytest.raises(InputError, match="ran out while predicting one picture at once"):
+        predict(small(room=0), tokens, rows)
+
+
+def test_memory_that_runs_out_means_a_step_in_pieces_and_the_same_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    tokens = random_tokens(tmp_path, WIDTHS, 30)
+    parts = toy_part(range(20)), toy_part(range(20, 30))
+    whole, pieces = toy_model(), small()
+    recipe = dataclasses.replace(TOY, max_steps=10)
+    losses: list[list[float]] = []
+    step = Encoder.training_step
+
+    def watched(self: Encoder, *arguments: object) -> dict[str, Tensor]:
+        out = step(self, *arguments)
+        losses[-1].append(out["loss"].item())
+        return out
+
+    monkeypatch.setattr(Encoder, "training_step", watched)
+    for name, model in (("whole", whole), ("pieces", pieces)):
+        losses.append([])
+        train(model, recipe, tokens, *parts, tmp_path / name)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    for key, value in pieces.state_dict().items():
+        torch.testing.assert_close(value, whole.state_dict()[key], rtol=1e-3, atol=1e-4, msg=key)
+    said = capsys.readouterr().err
+    assert "while training on 8 pictures at once: 4 from now on" in said
+    assert "while training on 4 pictures at once: 2 from now on" in said
+    with pytest.raises(InputError, match="ran out while training on one picture at once"):
+        train(small(room=0), recipe, tokens, *parts, tmp_path / "none")
+
+
+def test_half_precision_is_that_of_bfloat16(tmp_path: Path) -> None:
+    tokens, part = random_tokens(tmp_path, WIDTHS, 30), toy_part(range(20))
+    local, global_ = tokens[part.pictures[part.trial_picture[:8]]]
+    batch = (local, global_, torch.from_numpy(part.responses[:8]))
+    grads = []
+    for precision in ("float32", "bfloat16"):
+        model = toy_model()
+        in_steps(model, dataclasses.replace(TOY, precision=precision), tokens, part, *batch)
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    off = (grads[0] - grads[1]).norm() / grads[0].norm()
+    assert 1e-5 < off < 0.02
+    assert all(g.dtype == torch.float32 for g in grads)
+
+
+# The soup
+
+
+def test_a_soup_on_test_pictures_is_chosen_there_and_says_so(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path, WIDTHS, 40)
+    parts = toy_part(range(20)), toy_part(range(20, 30))
+    test = toy_part(range(30, 40), seed=3)
+    recipe = dataclasses.replace(TOY, soup="test", learning_rate=1e-2)
+    model = toy_model()
+    record = train(model, recipe, tokens, *parts, tmp_path / "t", test)
+    assert record["soup_chosen_on"] == "test"
+    assert record["test_r2"] == validation_score(model, tokens, test)
+    assert record["validation_r2"] == validation_score(model, tokens, parts[1])
+    members = [p for p in (tmp_path / "t").iterdir() if p.name != "last.ckpt"]
+    each = []
+    for path in members:
+        model.load_state_dict(trainer._model_state(path))
+        each.append(validation_score(model, tokens, test))
+    assert len(set(each)) == 3 and record["test_r2"] >= max(each)
+
+
+def test_no_test_picture_is_given_to_a_soup_on_validation(tmp_path: Path) -> None:
+    tokens, part = random_tokens(tmp_path, WIDTHS, 30), toy_part(range(20))
+    with pytest.raises(InputError, match="soup='validation': the test part is given if, and only"):
+        train(toy_model(), TOY, tokens, part, part, tmp_path / "t", part)
+    with pytest.raises(InputError, match="soup='test': the test part is given if, and only if"):
+        soup = dataclasses.replace(TOY, soup="test")
+        train(toy_model(), soup, tokens, part, part, tmp_path / "t")
+
+
+# Progress
+
+
+def test_each_epoch_is_a_line_where_nobody_watches(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    _, record = fit_toy(tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    number = r"-?\d\.\d{4}"
+    for i, line in enumerate(lines, 1):
+        assert re.fullmatch(
+            rf"step {10 * i} of at most 60: loss {number}, validation R² {number} \(best {number},"
+            r" \d of 10 epochs ago\), at most \d+ s left",
+            line,
+        ), line
+    assert len(lines) == 6
+    best = max(float(re.search(r"R² (\S+)", line)[1]) for line in lines)
+    assert best == pytest.approx(record["best_checkpoint_r2"], abs=1e-4)
+
+
+def test_a_bar_is_drawn_in_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    fit_toy(tmp_path)
+    said = capsys.readouterr().err
+    assert "60/60" in said and "validation R²" in said and "step 10 of" not in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(12.4, "12 s"), (200, "3 min"), (3600, "1 h 00 min"), (7499, "2 h 05 min")],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

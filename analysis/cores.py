@@ -1,0 +1,65 @@
+"""Fits at once share a machine: each holds as many of its cores as it has threads.
+
+Two fits of two threads each, on two cores, take longer side by side than one after the other:
+threads wait for each other. So a fit waits until the cores that it needs are free. Its numbers
+can't depend on what else runs, as they would if the number of its threads did.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import filelock
+
+from analysis.files import data_root
+from analysis.progress import say
+
+LOOK_AGAIN = 0.5  # seconds
+
+
+@contextmanager
+def cores(threads: int) -> Iterator[None]:
+    """Hold so many of this machine's cores, waiting for them; a process that dies lets go of its.
+
+    Of all that use one data folder. More threads than cores hold all.
+    """
+    folder = data_root() / "cores" / socket.gethostname()
+    folder.mkdir(parents=True, exist_ok=True)
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wanted, told = min(threads, count), False
+    free = [filelock.FileLock(folder / f"{i}.lock") for i in range(count)]
+
+    def taken(lock: filelock.FileLock) -> bool:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return False
+        return True
+
+    def wait() -> None:
+        nonlocal told
+        if not told:
+            say(
+                f"waiting for {wanted} of {count} cores, which other fits hold."
+                " Fits of fewer --threads run side by side."
+            )
+            told = True
+        time.sleep(LOOK_AGAIN)
+
+    turn = filelock.FileLock(folder / "turn.lock")  # one waits for cores at a time: no deadlock
+    with ExitStack() as held:
+        while not taken(turn):
+            wait()
+        try:
+            while wanted:
+                if lock := next(filter(taken, free), None):
+                    free.remove(lock)
+                    held.callback(lock.release)
+                    wanted -= 1
+                else:
+                    wait()
+        finally:
+            turn.release()
+        yield
