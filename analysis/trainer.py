@@ -23,6 +23,7 @@ from analysis import metrics
 from analysis.batches import Part, Resident, Shuffled, Trials, nearest
 from analysis.features import Tokens
 from analysis.files import InputError
+from analysis.memory import keep_freed
 from analysis.model import FactorTopy, regulariser
 from analysis.progress import Progress, say
 from analysis.rivals import Rival
@@ -309,6 +310,7 @@ def train(
     """
     _check(training, "training")
     _check(validation, "validation")
+    keep_freed()
     if recipe.batch > len(training.responses):
         raise InputError(
             f"recipe: batch={recipe.batch}, but only {len(training.responses)} trials train."
