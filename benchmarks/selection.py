@@ -20,6 +20,11 @@ machine that is not otherwise idle, the forms with many short steps then time th
 
 The default is the paper's size: 37,984 vertices, 12 layers, 128 channels, batch 8. It needs about
 10 GB and, on 2 busy cores, 10 minutes, nearly all of it for the other forms.
+
+    python -m benchmarks.selection --growth --json growth.json
+
+How ours grows with each size, the others as the paper's, beside the products alone; and beside the
+per-layer form where layers are more, as in the largest networks.
 """
 
 import argparse
@@ -32,7 +37,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +287,45 @@ def measurements(shape: Shape, repeats: int) -> dict[str, Any]:
     }
 
 
+def growth(shape: Shape, repeats: int) -> list[dict[str, Any]]:
+    """Seconds of ours and of the products at other sizes, one size changed at a time."""
+    sizes = {
+        "vertices": (2374, 9496, 37984, 75968),
+        "layers": (4, 12, 24, 40),
+        "channels": (32, 64, 128, 256),
+        "batch": (1, 8, 32),
+    }
+    rows = []
+    for name, values in sizes.items():
+        for value in values:
+            tensors = inputs(replace(shape, **{name: value}), seed=0)
+            forms = {"ours": repeats, "products": repeats}
+            if name == "layers" and value > shape.layers:
+                forms["per_layer"] = HEAVY_REPEATS
+            for form in forms:
+                seconds(form, tensors)  # the first is slower
+            taken = {form: [seconds(form, tensors) for _ in range(n)] for form, n in forms.items()}
+            row = {name: value, "seconds": {form: spread(t) for form, t in taken.items()}}
+            row["gemm_ratio"] = ratio(taken["ours"], taken["products"])
+            if "per_layer" in taken:
+                row["speedup_vs_per_layer"] = ratio(taken["per_layer"], taken["ours"])
+            rows.append(row)
+    return rows
+
+
+def growth_table(rows: list[dict[str, Any]]) -> str:
+    """A line per size: median milliseconds of ours, times the products', times the per-layer."""
+    lines = []
+    for row in rows:
+        (name, value), *_ = row.items()
+        line = f"{name:10}{value:>8,}   ours {1e3 * row['seconds']['ours']['median']:8.1f} ms"
+        line += f"   {row['gemm_ratio']['median']:.2f} of the products"
+        if "speedup_vs_per_layer" in row:
+            line += f"   {row['speedup_vs_per_layer']['median']:.0f} times faster than per layer"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def table(report: dict[str, Any]) -> str:
     """The report as lines of text."""
 
@@ -324,14 +368,20 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--growth", action="store_true", help="how ours grows with each size")
     parser.add_argument("--peak", choices=FORMS, help="only print the bytes one form adds")
     given = parser.parse_args()
     shape = Shape(given.vertices, given.layers, given.channels, given.batch)
     if given.peak:
         print(peak_bytes(given.peak, shape))
         return
-    report = measurements(shape, given.repeats)
-    print(table(report))
+    if given.growth:
+        rows = growth(shape, given.repeats)
+        report = {"growth": rows, "shape": asdict(shape), "machine": machine()}
+        print(growth_table(rows))
+    else:
+        report = measurements(shape, given.repeats)
+        print(table(report))
     if given.json:
         write_whole(given.json, json.dumps(report, indent=2) + "\n")
 
