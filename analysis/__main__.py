@@ -310,7 +310,6 @@ def fit(
     SUBJECT is simulated (sim01 to sim03) or one of NSD's (subj01 to subj08). A fit that is there
     is read, not made again. A run that was stopped goes on from its last epoch.
     """
-    import numpy as np
     import torch
 
     from analysis.study import get_fit
@@ -323,11 +322,74 @@ def fit(
     made = get_fit(
         subject, backbone, recipe=recipe, seed=seed, weights=weights, changes=changed, **data
     )
-    scores = made.scores("test")
-    everywhere = np.isfinite(scores.r2)
     click.echo(f"fit: {made.folder}")
-    click.echo(scores.over(everywhere))
-    click.echo(scores.over(everywhere, normalised=True))
+    click.echo(made.score("test"))
+    click.echo(made.score("test", normalised=True))
+
+
+fit_argument = click.argument("fit", metavar="FIT")
+
+
+@main.command()
+@fit_argument
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="predicted",
+    show_default=True,
+    help="The folder that is written.",
+)
+@click.option("--weights", help="The network's checkpoint, where it lies elsewhere than it did.")
+@click.option("--skip", is_flag=True, help="Leave out pictures that can't be read.")
+@click.option("--each", is_flag=True, help="A map of every picture too, not of their mean alone.")
+def predict(
+    fit: str, pictures: tuple[Path, ...], out: Path, weights: str | None, skip: bool, each: bool
+) -> None:
+    """Predict responses to pictures from a saved fit, without any fMRI data.
+
+    FIT is a fit's folder, or SUBJECT/BACKBONE for the newest in the data folder. PICTURES are files
+    and folders; frames are pictures in a folder. Written: responses of every vertex (.npy), means
+    over ROIs (.json, .csv), and their map (.png, .gii).
+    """
+    import pandas as pd
+
+    from analysis.predict import predict as write
+    from analysis.saved import find_fit, load_fit
+
+    saved = load_fit(find_fit(fit))
+    made = write(saved, pictures, out, weights, skip, each)
+    for why in made.skipped.values():
+        click.echo(f"left out: {why}", err=True)
+    whom = f"{saved.record['subject']}{' (simulated)' if saved.simulated else ''}"
+    click.echo(f"responses of {len(saved.vertices):,} vertices of {whom}: {made.out}")
+    click.echo(f"{len(made.pictures):,} pictures, {len(made.skipped)} left out; mean BOLD z-score:")
+    click.echo(pd.DataFrame(made.rois).to_string(index=False, float_format="{:.3f}".format))
+
+
+@main.command()
+@fit_argument
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="maps",
+    show_default=True,
+    help="The folder that is written.",
+)
+@click.option("--full", is_flag=True, help="On fsaverage's 163,842 vertices, by the nearest.")
+def export(fit: str, out: Path, full: bool) -> None:
+    """Write a fit's maps for other tools, as GIFTI and MGH surface files.
+
+    Score, noise ceiling, layers, scale and place of every vertex, per hemisphere, and maps.json
+    that says what each file is. FIT is a fit's folder, or SUBJECT/BACKBONE for the newest.
+    """
+    from analysis.maps import export as write
+    from analysis.saved import find_fit, load_fit
+
+    saved = load_fit(find_fit(fit))
+    files = write(saved, out, full)
+    whom = f"{saved.record['subject']}{' (simulated)' if saved.simulated else ''}"
+    click.echo(f"{len(files)} files of {whom}: {out}")
 
 
 @main.command()

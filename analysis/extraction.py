@@ -10,7 +10,7 @@ that was killed goes on with the next one, to the same bytes. Memory is that of 
 import errno
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,6 +82,21 @@ def mend(folder: Path, every_byte: bool, report: Report | None = None) -> list[s
         for said in wrong.values() if report else ():
             report(f"{said} Its pictures are made again.")
     return list(wrong)
+
+
+def pooled(
+    backbone: Backbone, pictures: Pictures, form: Form, wanted: Container[str]
+) -> dict[str, tuple[Float[Tensor, "n channels grid grid"], Float[Tensor, "n channels"]]]:
+    """The pooled tokens of a batch of pictures, by view, of the views wanted."""
+    device = next(backbone.parameters(), torch.empty(0)).device
+    pixels = torch.from_numpy(pictures).to(device)
+    low = form.precision == "bfloat16"
+    out = {}
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
+        for view, (local, global_) in zip(backbone.views, backbone.stream(pixels), strict=True):
+            if view.name in wanted:
+                out[view.name] = pool(local, global_, form)
+    return out
 
 
 @dataclass
@@ -162,16 +177,7 @@ class _Run:
         self, rows: list[int], wanted: set[str]
     ) -> dict[str, tuple[Float[Tensor, "n channels grid grid"], Float[Tensor, "n channels"]]]:
         """The pooled tokens of a batch, by view."""
-        device = next(self.backbone.parameters(), torch.empty(0)).device
-        pixels = torch.from_numpy(self.read_pictures(np.array(rows))).to(device)
-        low = self.form.precision == "bfloat16"
-        out = {}
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=low):
-            each = zip(self.backbone.views, self.backbone.stream(pixels), strict=True)
-            for view, (local, global_) in each:
-                if view.name in wanted:
-                    out[view.name] = pool(local, global_, self.form)
-        return out
+        return pooled(self.backbone, self.read_pictures(np.array(rows)), self.form, wanted)
 
     def write(
         self,

@@ -169,7 +169,8 @@ class Tokens:
     part: Int[np.ndarray, " picture"]  # where each picture lies
     row: Int[np.ndarray, " picture"]
     digests: list[str]  # of the pictures
-    identity: str  # sha256 of backbone, form and pictures
+    key: str  # sha256 of backbone and form: `cache_key`
+    identity: str  # sha256 of these and the pictures
 
     def __len__(self) -> int:
         return len(self.part)
@@ -302,6 +303,7 @@ def read_tokens(folder: Path, digests: list[str]) -> Tokens:
         part=np.array([names.index(there[d][0]) for d in digests]),
         row=np.array([there[d][1] for d in digests]),
         digests=digests,
+        key=manifest["key"],
         identity=digest({"key": manifest["key"], "pictures": digests}),
     )
 

@@ -18,12 +18,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from nilearn.plotting import plot_surf
-from scipy.spatial import KDTree
 
 from analysis import surface
 from analysis.files import HEMIS, Hemi
+from analysis.maps import OnCortex, hemisphere, resampled
 from analysis.metrics import Scores
-from analysis.subject import Subject
 
 CLEAR = {f"{part}.facecolor": "none" for part in ("figure", "axes", "savefig")}
 THEMES = {  # the book theme's own colours of text
@@ -69,21 +68,17 @@ def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 150) -> Pair:
 
 
 def on_mesh(
-    subject: Subject, values: Float[np.ndarray, " vertex"], hemi: Hemi
+    subject: OnCortex, values: Float[np.ndarray, " vertex"], hemi: Hemi
 ) -> Float[np.ndarray, " mesh"]:
     """Values of a hemisphere on fsaverage5 for display, NaN where there are none.
 
     A larger mesh is cut to its first vertices, which are fsaverage5's; a smaller one goes to the
     nearest.
     """
-    n = subject.n_surface
-    whole = np.full(n, np.nan)
-    here = subject.vertices // n == HEMIS.index(hemi)
-    whole[subject.vertices[here] % n] = values[here]
-    if n >= surface.FSAVERAGE5:
+    whole = hemisphere(subject, values.astype(np.float64), hemi)
+    if subject.n_surface >= surface.FSAVERAGE5:
         return whole[: surface.FSAVERAGE5]
-    target = surface.sphere(hemi, surface.FSAVERAGE5)[0]
-    return whole[KDTree(surface.sphere(hemi, n)[0]).query(target)[1]]
+    return resampled(whole, hemi, surface.FSAVERAGE5)
 
 
 def posterior_half(
@@ -97,7 +92,7 @@ def posterior_half(
 
 
 def cortex(
-    subject: Subject,
+    subject: OnCortex,
     values: Float[np.ndarray, " vertex"],
     label: str,
     colours: str = "viridis",
@@ -156,7 +151,7 @@ def cortex(
 
 
 def _points(
-    subject: Subject,
+    subject: OnCortex,
     values: Float[np.ndarray, " vertex"],
     label: str,
     colours: str,

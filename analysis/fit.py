@@ -4,7 +4,7 @@
     fit.scores("test")
 
 The folder appears under its name with `fit.json` written last, so a folder with that file is whole.
-A run that was killed goes on from its last checkpoint.
+A run that was killed goes on from its last checkpoint. `saved.py` reads the folder without data.
 """
 
 import dataclasses
@@ -14,13 +14,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import filelock
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
 
 from analysis import metrics
 from analysis.batches import Part
@@ -30,22 +29,17 @@ from analysis.files import (
     InputError,
     code_digest,
     digest,
-    file_digest,
     fits_root,
     folder_name,
-    read_json,
-    require,
     require_space,
-    whole_file,
-    write_json,
 )
-from analysis.model import FactorTopy, ModelConfig, Selectors
+from analysis.model import FactorTopy, ModelConfig
 from analysis.rivals import Rival, make_model
+from analysis.saved import MEND, ROI, Network, SavedFit, load_fit, save_fit, score_records
 from analysis.splits import Split, training_trials, trials_of
 from analysis.subject import Subject
 from analysis.trainer import Recipe, predict, train
 
-MEND = "Delete its folder: the fit is made again when asked for."
 # What decides a fit's numbers: another text of these (but comments) is another fit.
 CODE = (
     "batches.py",
@@ -58,6 +52,7 @@ CODE = (
 )
 LIBRARIES = ("torch", "lightning", "numpy", "open_clip_torch", "safetensors")
 PartName = Literal["train", "validation", "test"]
+NATIVE = Network()
 
 
 def versions() -> dict[str, str]:
@@ -82,48 +77,46 @@ def part_of(subject: Subject, split: Split, name: PartName) -> Part:
     return Part(pictures, row, subject.responses[trials])
 
 
-@dataclass(frozen=True)
-class Fit:
-    """A trained model with the subject and tokens that it was trained on."""
+def scores_of(
+    predicted: Float[np.ndarray, "picture vertex"],
+    subject: Subject,
+    split: Split,
+    part: PartName,
+    average: bool = False,
+    chose: bool = False,
+) -> metrics.Scores:
+    """Brain score of predictions on a part, against single trials or against means over repeats.
 
-    folder: Path
+    `chose`: the part chose the soup, which is said with every score.
+    """
+    trials = part_of(subject, split, part)
+    return metrics.brain_score(
+        predicted,
+        trials.responses,
+        trials.trial_picture,
+        subject.ncsnr,
+        part=f"{part} (chose the soup)" if chose else part,
+        average=average,
+        repeats=subject.repeats[trials_in(subject, split, part)],
+    )
+
+
+@dataclass(frozen=True)
+class Fit(SavedFit):
+    """A saved fit with the subject and tokens that it was trained on."""
+
     subject: Subject
     tokens: Tokens
     split: Split
-    model: FactorTopy | Rival
-    record: dict  # fit.json
-
-    def selectors(self) -> Selectors:
-        """What each vertex chose.
-
-        Raises:
-            InputError: for a rival, which selects nothing.
-        """
-        with torch.inference_mode():
-            chosen = self.model.selectors()
-        if chosen is None:
-            kind = self.record["key"]["model"]["model"]
-            raise InputError(f"model {kind!r}: selects nothing; expected a fit of factortopy.")
-        return chosen
 
     def predicted(self, part: PartName) -> Float[np.ndarray, "picture vertex"]:
         """Predicted responses to the pictures of a part, in the order of the split."""
         return predict(self.model, self.tokens, getattr(self.split, part))
 
     def scores(self, part: PartName = "test", average: bool = False) -> metrics.Scores:
-        """Brain score on a part, against single trials or against means over repeats."""
+        """Brain score of each vertex on a part, with the resampled that an interval needs."""
         chose = part == self.record["key"]["recipe"]["soup"] == "test"
-        trials = part_of(self.subject, self.split, part)
-        shown = trials_in(self.subject, self.split, part)
-        return metrics.brain_score(
-            self.predicted(part),
-            trials.responses,
-            trials.trial_picture,
-            self.subject.ncsnr,
-            part=f"{part} (chose the soup)" if chose else part,
-            average=average,
-            repeats=self.subject.repeats[shown],
-        )
+        return scores_of(self.predicted(part), self.subject, self.split, part, average, chose)
 
 
 def fit_key(
@@ -152,21 +145,25 @@ def fit_model(
     config: ModelConfig,
     recipe: Recipe,
     split: Split,
+    network: Network = NATIVE,
 ) -> Fit:
     """The fit with this key: read if it is there, else trained, resumed if one was under way.
+
+    `network`: how the backbone was loaded, for who predicts other pictures later.
 
     Raises:
         InputError: for data that can't be trained on, a damaged fit, or too small a disk.
     """
     key = fit_key(subject, tokens, config, recipe, split)
     folder = fit_folder(subject.name, backbone, key)
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        seen = tokens.statistics(split.train) if config.standardise else None
-        model = make_model(config, tokens.widths, torch.from_numpy(subject.coordinates), seen)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / "fit.json").exists():
+            with torch.random.fork_rng():
+                torch.manual_seed(recipe.seed)
+                seen = tokens.statistics(split.train) if config.standardise else None
+                at = torch.from_numpy(subject.coordinates)
+                model = make_model(config, tokens.widths, at, seen)
             n_bytes = 4 * sum(p.numel() for p in model.parameters())
             need = 3 * n_bytes * (recipe.checkpoints + 2)
             require_space(folder, need, f"the fit of {subject.name} to {backbone}")
@@ -182,39 +179,60 @@ def fit_model(
                     folder / "training",
                     part_of(subject, split, "test") if recipe.soup == "test" else None,
                 )
-            with whole_file(folder / "model.safetensors") as scratch:
-                save_file({k: v.contiguous() for k, v in model.state_dict().items()}, scratch)
-            write_json(
-                folder / "fit.json",
-                {
-                    "key": key,
-                    "subject": subject.name,
-                    "backbone": backbone,
-                    "result": result,
-                    "weights": file_digest(folder / "model.safetensors"),
-                    "seconds": round(time.time() - started, 1),
-                    "versions": versions(),
-                },
-            )
+            model.eval().requires_grad_(False)
+            validated = _validated(model, subject, tokens, split)
+            predicted = predict(model, tokens, split.test)
+            chose = recipe.soup == "test"
+            test = scores_of(predicted, subject, split, "test", chose=chose)
+            record = _described(subject, tokens, split, network) | {
+                "key": key,
+                "backbone": backbone,
+                "result": result,
+                "scores": score_records(_both(test) + validated),
+                "seconds": round(time.time() - started, 1),
+                "versions": versions(),
+            }
+            save_fit(folder, model, _of_vertices(subject, test), record)
             shutil.rmtree(folder / "training")
-    return _read(folder, key, subject, tokens, split, model)
-
-
-def _read(
-    folder: Path,
-    key: dict,
-    subject: Subject,
-    tokens: Tokens,
-    split: Split,
-    model: FactorTopy | Rival,
-) -> Fit:
-    """The finished fit in a folder, checked against what it should be."""
-    record = read_json(folder / "fit.json", "the record of a fit", MEND)
-    if not isinstance(record, dict) or digest(record.get("key")) != digest(key):
+    saved = load_fit(folder)
+    if digest(saved.record["key"]) != digest(key):
         raise InputError(f"{folder / 'fit.json'}: of another fit than its folder's name. {MEND}")
-    path = require(folder / "model.safetensors", "the weights of a fit", MEND)
-    if file_digest(path) != record.get("weights"):
-        raise InputError(f"{path}: damaged, or not the weights that fit.json is of. {MEND}")
-    model.load_state_dict(load_file(path))
-    model.eval().requires_grad_(False)
-    return Fit(folder, subject, tokens, split, model, record)
+    return Fit(**vars(saved), subject=subject, tokens=tokens, split=split)
+
+
+def _described(subject: Subject, tokens: Tokens, split: Split, network: Network) -> dict:
+    """Of `saved.Record`: whom a fit is of, what it reads, and how many pictures it learnt from."""
+    pictures = {part: len(getattr(split, part)) for part in get_args(PartName)}
+    made = {"key": tokens.key, "widths": tokens.widths, "layer_names": tokens.layer_names}
+    return {
+        "subject": subject.name,
+        "source": subject.source,
+        "n_surface": subject.n_surface,
+        "tokens": dataclasses.asdict(network) | made,
+        "split": pictures | {"trials": len(training_trials(subject, split))},
+    }
+
+
+def _both(scores: metrics.Scores) -> list[metrics.Score]:
+    """The mean R² over all vertices, and its share of the noise ceiling."""
+    everywhere = np.isfinite(scores.r2)
+    return [scores.over(everywhere), scores.over(everywhere, normalised=True)]
+
+
+def _validated(
+    model: FactorTopy | Rival, subject: Subject, tokens: Tokens, split: Split
+) -> list[metrics.Score]:
+    """The two on the validation pictures, which chose the soup."""
+    predicted = predict(model, tokens, split.validation)
+    return _both(scores_of(predicted, subject, split, "validation"))
+
+
+def _of_vertices(subject: Subject, test: metrics.Scores) -> dict[str, np.ndarray]:
+    """What is kept of each vertex: `SavedFit`'s arrays."""
+    return {
+        "vertices": subject.vertices,
+        "coordinates": subject.coordinates,
+        "ncsnr": subject.ncsnr,
+        "ceiling": test.ceiling,
+        "r2": test.r2,
+    } | {ROI + name: mask for name, mask in subject.rois.items()}

@@ -17,6 +17,7 @@ from analysis.backbones import CARDS, verification
 from analysis.fidelity import Person
 from analysis.files import InputError
 from analysis.fit import Fit
+from analysis.maps import choices
 from analysis.metrics import Scores
 from analysis.published import TABLE_13
 from analysis.simulate import SIZES, TEACHER, load_truth, parse_name
@@ -220,19 +221,6 @@ def options_table(options: type) -> Styler:
         for field in dataclasses.fields(options)
     ]
     return plain_table(pd.DataFrame(rows))
-
-
-def choices(fit: Fit) -> dict[str, Float[np.ndarray, " vertex"]]:
-    """Per vertex: expected depth, scale, place (x right, y down) and confidence (Eq. 2)."""
-    chosen = fit.selectors()
-    found = {
-        "depth": model.depth(chosen.layer),
-        "scale": chosen.scale[:, 0],
-        "x": chosen.space[:, 0],
-        "y": chosen.space[:, 1],
-        "confidence": 1 - model.entropy(chosen.layer),
-    }
-    return {name: values.numpy() for name, values in found.items()}
 
 
 def truth_pairs(

@@ -27,6 +27,7 @@ from analysis.model import VARIANTS, ModelConfig
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
+from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import default_scheme, limit, split_pictures
 from analysis.subject import Space, Subject, over_repeats
@@ -177,7 +178,7 @@ def _tokens_of(
     return dict(zip([view.name for view in network.views], made, strict=True))
 
 
-def _the_view(network: Backbone) -> View:
+def the_view(network: Backbone) -> View:
     """A network's only view.
 
     Raises:
@@ -204,7 +205,7 @@ def get_tokens(
         InputError: for a backbone of several views, with their names.
     """
     network = load_backbone(backbone, weights, normalisation)
-    _the_view(network)
+    the_view(network)
     (tokens,) = _tokens_of(subject, network, form).values()
     return tokens
 
@@ -250,7 +251,8 @@ def get_fit(
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
-    return fit_model(person, backbone, tokens, model, steps, split)
+    network = Network(weights, normalisation)
+    return fit_model(person, backbone, tokens, model, steps, split, network)
 
 
 def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:
@@ -263,7 +265,7 @@ def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int =
     if not any((fits_root() / subject).glob(f"{folder_name(backbone)}-*/fit.json")):
         return None
     person = get_subject(subject)
-    folder, digests = cache_folder(_the_view(load_backbone(backbone))), _digests(person)
+    folder, digests = cache_folder(the_view(load_backbone(backbone))), _digests(person)
     if set(digests) - known(folder).keys():
         return None
     tokens = read_tokens(folder, digests)

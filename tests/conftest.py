@@ -35,3 +35,27 @@ def tree_copy(data_folder, tmp_path):
     from analysis.files import NSDTree
 
     return NSDTree(Path(shutil.copytree(data_folder / "simulated/tiny/nsd", tmp_path / "nsd")))
+
+
+@pytest.fixture(scope="session")
+def tiny_fit(subject, data_folder):
+    """A Fit of sim01-tiny to mae-mini-s, trained for some steps; to be copied, not changed."""
+    from analysis.fit import fit_model
+    from analysis.model import ModelConfig
+    from analysis.splits import split_pictures
+    from analysis.study import get_tokens
+    from analysis.trainer import Recipe
+
+    config = ModelConfig(channels=8, hidden=16, frequencies=4)
+    recipe = Recipe(batch=4, steps_per_epoch=10, max_steps=20, decay_steps=10, checkpoints=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINMAPS_DATA", str(data_folder))
+        tokens = get_tokens(subject, "mae-mini-s")
+        return fit_model(subject, "mae-mini-s", tokens, config, recipe, split_pictures(subject))
+
+
+@pytest.fixture
+def fit_copy(tiny_fit, tmp_path, monkeypatch):
+    """The folder of `tiny_fit`, copied alone; the data folder is empty."""
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "empty"))
+    return Path(shutil.copytree(tiny_fit.folder, tmp_path / "fit"))

@@ -18,6 +18,8 @@ COMMANDS = {
     "simulate": ["sim01", "-tiny", "-full", "truth"],
     "extract": ["SUBJECT", "--backbone", "clip-mini", "--weights", "checkpoint"],
     "fit": ["SUBJECT", "--recipe", "short", "--seed", "goes on from its last epoch"],
+    "predict": ["FIT", "SUBJECT/BACKBONE", "frames", "--skip", "without any fMRI data"],
+    "export": ["FIT", "GIFTI and MGH", "--full"],
     "backbones": ["networks"],
     "status": ["how large", "how old"],
 }
@@ -79,6 +81,9 @@ BAD = {
     ),
     "unknown split": (["fit", "sim01-tiny", "--split", "half"], "scheme='half': expected one of"),
     "too many trials": (["fit", "sim01-tiny", "--trials", "9999"], "trials=9999: sim01-tiny has"),
+    "no fit": (["predict", "sim01/clip-mini", "a.png"], "no finished fit of that SUBJECT/BACKBONE"),
+    "no pictures": (["predict", "sim01/clip-mini"], "Missing argument 'PICTURES...'"),
+    "export of no fit": (["export", "."], "not a fit; expected a folder with fit.json"),
     "no such command": (["fitt"], "No such command 'fitt'"),
     "no subject": (["prepare"], "Missing argument 'SUBJECT'"),
     "no photographs": (["simulate", "--stimuli", "gone"], "Directory 'gone' does not exist"),
