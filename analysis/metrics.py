@@ -4,15 +4,20 @@ Predictions are per picture, responses per trial; `trial_picture` says which row
 a trial showed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 from jaxtyping import Bool, Float, Int
 
+from analysis.files import InputError
+
 LEVEL = 0.95
+Metric = Literal["R²", "r", "r²"]  # r² is of each vertex, so without its sign
+Masks = Mapping[str, Bool[np.ndarray, " vertex"]]
 
 
 def r2(
@@ -68,6 +73,24 @@ def ncsnr(
     return np.sqrt(np.maximum(0, 1 - noise) / noise)
 
 
+def quantiles(samples: Float[np.ndarray, "sample ..."]) -> Float[np.ndarray, "2 ..."]:
+    """The ends of the middle 95 % of samples."""
+    return np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+
+
+def over_runs(values: Float[np.ndarray, "run ..."]) -> Float[np.ndarray, "2 ..."]:
+    """Student's 95 % interval of the mean over runs: seeds or subjects, drawn from more of them.
+
+    Of three runs a bootstrap has ten different draws and lies far too narrow; Student's has its
+    level if runs are about normal, and is wide, as it should. NaN of one run.
+    """
+    runs = len(values)
+    if runs < 2:
+        return np.full((2, *values.shape[1:]), np.nan)
+    half = scipy.stats.t.ppf((1 + LEVEL) / 2, runs - 1) * values.std(0, ddof=1) / runs**0.5
+    return np.stack([values.mean(0) - half, values.mean(0) + half])
+
+
 @dataclass(frozen=True)
 class Score:
     """A number with what makes it readable."""
@@ -75,7 +98,7 @@ class Score:
     value: float
     low: float  # ends of the interval over pictures
     high: float
-    metric: str  # R², or R² over noise ceiling
+    metric: str  # R², r or r², or one of them over its noise ceiling
     targets: str  # single trials, or means over repeats
     part: str  # of the split
     n_pictures: int
@@ -91,26 +114,62 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-vertex R² of one model on one part of the split, and the same on resampled pictures."""
+    """Per-vertex scores of one model on one part of the split, and on resampled pictures."""
 
     r2: Float[np.ndarray, " vertex"]
-    resampled: Float[np.ndarray, "sample vertex"]
+    resampled: Float[np.ndarray, "sample vertex"]  # of r2
+    r: Float[np.ndarray, " vertex"]  # Pearson's correlation; 0 where the prediction never varies
+    resampled_r: Float[np.ndarray, "sample vertex"]
     ceiling: Float[np.ndarray, " vertex"]  # of R² with these targets
     targets: str
     part: str
     n_pictures: int
 
-    def over(self, vertices: Bool[np.ndarray, " vertex"], normalised: bool = False) -> Score:
-        """The mean R² over some vertices, or that as a share of their mean noise ceiling."""
-        by = self.ceiling[vertices].mean() if normalised else 1.0
-        low, high = np.quantile(
-            self.resampled[:, vertices].mean(1) / by, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-        )
+    def of(
+        self, metric: Metric
+    ) -> tuple[
+        Float[np.ndarray, " vertex"],
+        Float[np.ndarray, "sample vertex"],
+        Float[np.ndarray, " vertex"],
+    ]:
+        """A metric per vertex, the same resampled, and the most that noise allows of it.
+
+        Raises:
+            InputError: for an unknown metric.
+        """
+        if metric == "R²":
+            return self.r2, self.resampled, self.ceiling
+        if metric == "r":
+            return self.r, self.resampled_r, np.sqrt(self.ceiling)
+        if metric == "r²":
+            return np.square(self.r), np.square(self.resampled_r), self.ceiling
+        raise InputError(f"metric={metric!r}: expected R², r or r².")
+
+    def samples(
+        self, vertices: Bool[np.ndarray, " vertex"], metric: Metric = "R²"
+    ) -> Float[np.ndarray, " draw"]:
+        """The mean over some vertices: of the data as they are first, then of each drawn set.
+
+        Draw for draw the pictures are those of any other model's scores on the same part.
+        """
+        value, resampled, _ = self.of(metric)
+        return np.concatenate([[value[vertices].mean()], resampled[:, vertices].mean(1)])
+
+    def over(
+        self,
+        vertices: Bool[np.ndarray, " vertex"],
+        normalised: bool = False,
+        metric: Metric = "R²",
+    ) -> Score:
+        """The mean over some vertices, or that as a share of their mean noise ceiling."""
+        by = self.of(metric)[2][vertices].mean() if normalised else 1.0
+        samples = self.samples(vertices, metric) / by
+        low, high = quantiles(samples[1:])
         return Score(
-            value=float(self.r2[vertices].mean() / by),
+            value=float(samples[0]),
             low=float(low),
             high=float(high),
-            metric="R² / noise ceiling" if normalised else "R²",
+            metric=f"{metric} / noise ceiling" if normalised else metric,
             targets=self.targets,
             part=self.part,
             n_pictures=self.n_pictures,
@@ -137,13 +196,13 @@ def brain_score(
     samples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """R² per vertex against single trials, or against means over repeats, resampled over pictures.
+    """R² and r per vertex against single trials or means over repeats, resampled over pictures.
 
     `repeats`: showings behind each trial where they were averaged before; 0 if that is not known.
 
-    Pictures, not trials, are drawn: the trials of one picture share its signal. A drawn set is
-    scored about the mean of all, as the data are: about its own it would vary less, by the share
-    1 / pictures, and the interval would lie too low.
+    Pictures, not trials, are drawn: the trials of one picture share its signal. R² of a drawn set
+    is about the mean of all, as that of the data is: about its own it would vary less, by the share
+    1 / pictures, and the interval would lie too low. A correlation is about each set's own means.
     """
     n_pictures, n_vertices = predicted.shape
     behind = np.ones(len(trial_picture), int) if repeats is None else repeats
@@ -158,17 +217,31 @@ def brain_score(
         n_pictures, np.full(n_pictures, 1 / n_pictures), size=samples
     )
     draws = np.concatenate([np.ones((1, n_pictures)), drawn])  # the first is the data as it is
-    scored = np.empty((samples + 1, n_vertices))
+    showings = draws * member.sum(1)  # [draw, picture]
+    count = showings.sum(1, keepdims=True)
+    scored, correlated = np.empty((2, samples + 1, n_vertices))
     for start in range(0, n_vertices, 4096):  # bounds the memory at any number of vertices
         some = slice(start, start + 4096)
         y = responses[:, some].astype(np.float64)
         rest = draws @ (member @ np.square(y - predicted[trial_picture, some]))
         y -= y[0]  # exactly 0 where constant, before a mean is rounded
-        total = draws @ (member @ np.square(y - y.mean(0)))
+        y -= y.mean(0)
+        total = draws @ (member @ np.square(y))
         scored[:, some] = 1 - rest / np.where(total > 0, total, np.nan)
+        p = predicted[:, some] - predicted[0, some].astype(np.float64)
+        each = member @ y  # summed over the trials of a picture
+        sum_y, sum_p, squares = draws @ each, showings @ p, showings @ np.square(p)
+        spread = squares - np.square(sum_p) / count
+        varied = spread > 1e-12 * squares
+        both = np.where(varied, spread, 1) * (total - np.square(sum_y) / count)
+        shared = draws @ (each * p) - sum_y * sum_p / count
+        r = np.where(varied, shared, 0) / np.sqrt(np.where(total > 0, both, np.nan))
+        correlated[:, some] = np.clip(r, -1, 1)
     return Scores(
         r2=scored[0],
         resampled=scored[1:],
+        r=correlated[0],
+        resampled_r=correlated[1:],
         ceiling=noise_ceiling(ncsnr, shown),
         targets=targets,
         part=part,
@@ -176,26 +249,77 @@ def brain_score(
     )
 
 
+def regions(rois: Masks, names: Sequence[str], n_vertices: int, rest: bool = False) -> Masks:
+    """All vertices, then those of each named ROI that has some, then those in none of them."""
+    masks = {"all": np.ones(n_vertices, bool)}
+    masks |= {name: rois[name] for name in names if name in rois}
+    if rest:
+        masks["rest"] = ~np.any([*list(masks.values())[1:], np.zeros(n_vertices, bool)], axis=0)
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
 def roi_table(
-    scores: Scores, rois: dict[str, Bool[np.ndarray, " vertex"]], names: Sequence[str]
+    scores: Scores,
+    rois: Masks,
+    names: Sequence[str],
+    metric: Metric = "R²",
+    rest: bool = False,
 ) -> pd.DataFrame:
-    """A row per ROI that has vertices, all of them first: R², its interval, ceiling and share."""
-    masks = {"all": np.ones(len(scores.r2), bool)} | {n: rois[n] for n in names if n in rois}
+    """A row per ROI that has vertices, all of them first: score, interval, ceiling and share.
+
+    `rest` adds a row of the vertices in none of them. Names: `subject.AREAS`, and with the ventral
+    and dorsal parts `subject.AREAS_AND_PARTS`.
+    """
     rows = []
-    for name, mask in masks.items():
-        if mask.any():
-            score, share = scores.over(mask), scores.over(mask, normalised=True)
-            rows.append(
-                {
-                    "ROI": name,
-                    "vertices": score.n_vertices,
-                    "R²": score.value,
-                    "low": score.low,
-                    "high": score.high,
-                    "noise ceiling": float(scores.ceiling[mask].mean()),
-                    "R² / ceiling": share.value,
-                }
-            )
+    for name, mask in regions(rois, names, len(scores.r2), rest).items():
+        score, share = scores.over(mask, metric=metric), scores.over(mask, True, metric)
+        rows.append(
+            {
+                "ROI": name,
+                "vertices": score.n_vertices,
+                metric: score.value,
+                "low": score.low,
+                "high": score.high,
+                "noise ceiling": float(scores.of(metric)[2][mask].mean()),
+                f"{metric} / ceiling": share.value,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def runs_table(
+    runs: Sequence[tuple[Scores, Masks]],
+    names: Sequence[str],
+    metric: Metric = "R²",
+    rest: bool = False,
+) -> pd.DataFrame:
+    """A row per ROI: mean and sd over runs (seeds or subjects), with two intervals.
+
+    low, high: over test pictures, with these runs; pictures are drawn alike in all of them.
+    runs low, runs high: over runs (Student's; empty for one run). A ROI that a subject doesn't have
+    is averaged over the others.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for scores, rois in runs:
+        for name, mask in regions(rois, names, len(scores.r2), rest).items():
+            found.setdefault(name, []).append(scores.samples(mask, metric))
+    rows = []
+    for name in [n for n in ("all", *names, "rest") if n in found]:
+        samples = np.stack(found[name])  # [run, draw]
+        low, high = quantiles(samples[:, 1:].mean(0))
+        runs_low, runs_high = over_runs(samples[:, 0])
+        rows.append(
+            {
+                "ROI": name,
+                "runs": len(samples),
+                metric: samples[:, 0].mean(),
+                "low": low,
+                "high": high,
+                "sd over runs": samples[:, 0].std(ddof=1) if len(samples) > 1 else np.nan,
+                "runs low": runs_low,
+                "runs high": runs_high,
+            }
+        )
     return pd.DataFrame(rows)
 
 

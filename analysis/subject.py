@@ -31,6 +31,10 @@ AREAS = {
     "OWFA": ("OWFA",),
     "VWFA": ("VWFA-1", "VWFA-2"),
 }
+# Each area, followed by its parts where it has several: V1, V1v, V1d, ...
+AREAS_AND_PARTS = tuple(
+    name for area, parts in AREAS.items() for name in (area, *(parts if len(parts) > 1 else ()))
+)
 Source = Literal["NSD", "Algonauts 2023", "simulated", "own"]
 Space = Literal["inflated", "sphere"]
 
