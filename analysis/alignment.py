@@ -46,7 +46,7 @@ LEVELS: dict[str, dict[str, float]] = {
 }
 STATISTICS = ("slope", "start", "end", "R²", "rank")
 CHOICES = {
-    "balance": ("roi", "vertex"),
+    "balance": ("level", "roi", "vertex"),
     "weight": ("equal", "confidence", "ceiling"),
     "attribution": ("weight", "contribution"),
     "layer": ("expected", "argmax"),
@@ -59,7 +59,8 @@ class Definition:
 
     # of the hierarchy, ROI to level: one of LEVELS, or the reader's own
     levels: Mapping[str, float] = field(default_factory=lambda: LEVELS["main areas"])
-    balance: Literal["roi", "vertex"] = "roi"  # every ROI counts the same, or every vertex
+    # what counts the same: each level and each of its ROIs, each ROI, or each vertex
+    balance: Literal["level", "roi", "vertex"] = "level"
     weight: Literal["equal", "confidence", "ceiling"] = "equal"  # of a vertex: also Eq. 2 or noise
     attribution: Attribution = "weight"  # of the selector, or contribution to predicted variance
     layer: Literal["expected", "argmax"] = "expected"  # mean over layers, or the largest
@@ -85,6 +86,17 @@ class Definition:
             f"{self.layer} layer by {self.attribution}; every {self.balance} counts the same,"
             f" vertices weighted {self.weight}; levels: {levels}"
         )
+
+    def weights(
+        self, rois: Sequence[str], vertices: Float[np.ndarray, "draw roi"]
+    ) -> Float[np.ndarray, "draw roi"]:
+        """What each ROI weighs, from the sum of its vertices' weights."""
+        if self.balance == "vertex":
+            return vertices
+        if self.balance == "roi":
+            return np.ones_like(vertices)
+        steps = [self.levels[roi] for roi in rois]
+        return np.ones_like(vertices) / [steps.count(step) for step in steps]
 
 
 OURS = Definition()
@@ -243,9 +255,7 @@ def align(
     sums = roi_sums(moments, patches_of(subject.coordinates, patch), masks, samples, seed)
     total, first, second = np.moveaxis(sums, -1, 0)
     by_roi = np.ones_like(total) if definition.balance == "roi" else total
-    found = line(
-        np.array([levels[name] for name in masks]), by_roi, first / total, second / total
-    )
+    found = line(np.array([levels[name] for name in masks]), by_roi, first / total, second / total)
     return Alignment(*found.values(), definition, tuple(masks))
 
 

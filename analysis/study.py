@@ -30,7 +30,7 @@ from analysis.prepare import Prepared
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import default_scheme, limit, split_pictures
-from analysis.subject import Space, Subject, over_repeats
+from analysis.subject import Space, Subject, over_repeats, shuffled
 from analysis.trainer import Recipe
 
 # short: a seventh of the paper's steps, in which two CPU cores learn the small default subject;
@@ -227,13 +227,15 @@ def get_fit(
     n_surface: int | None = None,
     normalisation: str = "native",
     changes: Mapping[str, Any] | None = None,
+    shuffle: bool = False,
 ) -> Fit:
     """A fit of FactorTopy by names, each thing that it needs made if it is not there.
 
     `variant`: the model, by name (`model.VARIANTS`: Table 16's).
     `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
-    `trials`: train on so many trials only. The others are `get_subject`'s.
+    `trials`: train on so many trials only. `shuffle`: a control, whose responses are in another
+    order. The others are `get_subject`'s.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
@@ -244,6 +246,7 @@ def get_fit(
     model, steps = with_changes(VARIANTS[variant], steps, changes or {})
     require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, space, sessions, average, region, n_surface)
+    person = shuffled(person) if shuffle else person
     split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
     if trials is not None:
         split = limit(split, person, trials, split_seed)

@@ -132,6 +132,25 @@ def over_repeats(subject: Subject) -> Subject:
     )
 
 
+def shuffled(subject: Subject, seed: int = 0) -> Subject:
+    """The subject with each session's responses in another order: a control with no signal.
+
+    What was shown and how responses vary stays; whatever is found of the one in the other is not
+    there.
+    """
+    rng = np.random.default_rng(seed)
+    order = np.arange(len(subject.responses))
+    for session in np.unique(subject.trial_session):
+        trials = np.flatnonzero(subject.trial_session == session)
+        order[trials] = rng.permutation(trials)
+    return dataclasses.replace(
+        subject,
+        responses=subject.responses[order],
+        repeats=subject.repeats[order],
+        identity=f"{subject.identity}, shuffled by {seed}",
+    )
+
+
 def standardise(
     betas: Float[np.ndarray, "trial vertex"],
 ) -> tuple[

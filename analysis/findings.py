@@ -1,0 +1,259 @@
+"""The rows of the paper's Table 5, and the scoreboard of those that were run.
+
+    judged = judge(FINDINGS["clip-best"], evidence.clip_best(readings))
+    record("sim01", judged)           # a page's result, for the scoreboard
+    scoreboard("sim01")               # a row per finding; computes nothing
+
+The claims are in our words; statistics and bounds are ours, set before any fit was judged. They are
+18 rows at 95 % each: of as many without truth in them, one would be expected to be told wrongly.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.files import InputError, data_root, folder_name, read_json, write_json
+from analysis.verdicts import (
+    NOT_RUN,
+    Finding,
+    Judged,
+    Measured,
+    Part,
+    Rule,
+    against_truth,
+    in_control,
+    judge,
+)
+
+
+def _rows() -> Iterator[Finding]:
+    """Table 5, in its order."""
+    late, first = "R² in areas beyond V4", "R² in V1 to V3"
+    yield Finding(
+        "early-and-late", "Brain score",
+        "MAE and SAM do relatively better in early visual cortex, CLIP and DiNOv2 in high-level"
+        " regions.", "4.1, D.1", "Fig. 4; Tab. 1, 13",
+        (Part("MAE, SAM against CLIP, DiNOv2", f"{first} less {late}: the mean of MAE and SAM less"
+              " that of CLIP and DiNOv2"),),
+    )  # fmt: skip
+    yield Finding(
+        "diffusion-uniform", "Brain score",
+        "Stable Diffusion's late time steps are good in all regions alike.",
+        "4.1, D.1", "Fig. 4; Tab. 1, 13",
+        (Part("worst region", "mean R² of the steps from T35 on, as a share of the best ViT's: the"
+              " smallest over regions", Rule(0.8)),),
+    )  # fmt: skip
+    yield Finding(
+        "diffusion-steps", "Brain score",
+        "Stable Diffusion's late steps predict early regions best, its middle to late ones late"
+        " regions.", "D.1", "Tab. 13",
+        (Part("steps between", "best time step in V1 to V3 less the best one beyond V4"),),
+    )  # fmt: skip
+    yield Finding(
+        "clip-best", "Alignment", "Of all networks, CLIP's layers follow the cortex best.",
+        "4.2, 4.3", "Fig. 5; Tab. 2",
+        (Part("slope", "CLIP's slope of depth over the hierarchy less the largest of the"
+              " others"),)
+    )  # fmt: skip
+    middle = "last layer's mean weight in V4 less the larger of those before and beyond it"
+    yield Finding(
+        "last-layer-middle", "Alignment",
+        "The last layers of ImageNet and SAM match mid-level regions: classifying and segmenting"
+        " are mid-level tasks to the brain.", "4.2, D.2", "Fig. 5, 15",
+        (Part("ImageNet", middle), Part("SAM", middle)),
+    )  # fmt: skip
+    unused = "last layer's largest mean weight over regions, as a multiple of 1 / L"
+    yield Finding(
+        "last-layer-unused", "Alignment",
+        "The last layers of DiNOv2 and MAE match no region: the brain doesn't reconstruct what is"
+        " masked.", "4.2, D.2", "Fig. 5, 15",
+        (Part("DiNOv2", unused, Rule(1, "below")), Part("MAE", unused, Rule(1, "below"))),
+    )  # fmt: skip
+    yield Finding(
+        "moco-ventral", "Alignment",
+        "MoCov3's last layers match the late ventral stream better than the dorsal one: contrasting"
+        " teaches meaning more than space.", "4.2, D.2", "Fig. 5, 15",
+        (Part("ventral less dorsal", "weight of the last sixth of the layers in FBA, FFA, PPA and"
+              " VWFA less that in OPA"),),
+    )  # fmt: skip
+    yield Finding(
+        "early-layers", "Alignment",
+        "The early layers of CLIP and ImageNet match early visual cortex, those of SAM, DiNOv2, MAE"
+        " and MoCov3 don't.", "4.2, D.2", "Fig. 5, 14",
+        (Part("gap", "weight of the first quarter of the layers in V1 to V3: the smaller of CLIP's"
+              " and ImageNet's less the largest of the others'"),)
+    )  # fmt: skip
+    spread = "sd over regions of mean depth"
+    yield Finding(
+        "diffusion-axes", "Alignment",
+        "Stable Diffusion separates regions less by layer than by time step, by layer more in its"
+        " encoder than in its decoder, and more softly than ViTs; its last steps match early"
+        " regions, its middle to late ones late regions.", "4.2, D.2", "Fig. 6, 16",
+        (Part("time, not layer", f"{spread} over time steps less the mean of that over encoder and"
+              " over decoder layers"),
+         Part("encoder, not decoder", f"{spread} over encoder layers less over decoder layers"),
+         Part("softer", "mean confidence of the ViTs less that of Stable Diffusion"),
+         Part("last steps early", "mean time in V1 to V3 less that beyond V4, 0 the first step and"
+              " 1 the last")),
+    )  # fmt: skip
+    grows = "of the largest less of the smallest"
+    yield Finding(
+        "clip-size", "Model sizes",
+        "CLIP's alignment improves with its size and training data, at its early and its late"
+        " layers.", "4.3, D.3", "Fig. 5, 17",
+        (Part("slope", f"slope {grows}"),
+         Part("early", "depth at the hierarchy's start, of the smallest less of the largest"),
+         Part("late", f"depth at its end, {grows}")),
+    )  # fmt: skip
+    falls = "slope of the smallest less of the largest"
+    yield Finding(
+        "other-sizes", "Model sizes",
+        "The alignment of SAM, ImageNet, DiNOv2, MoCov3 and MAE falls with size: ImageNet's and"
+        " DiNOv2's early layers, and SAM's, MAE's and MoCov3's late ones, leave the brain.",
+        "4.3, D.3", "Fig. 5, 18-22",
+        tuple(Part(f"{family} slope", falls) for family in
+              ("SAM", "ImageNet", "DiNOv2", "MoCov3", "MAE"))
+        + tuple(Part(f"{family} early", f"depth at the hierarchy's start, {grows}") for family in
+                ("ImageNet", "DiNOv2"))
+        + tuple(Part(f"{family} late", "depth at its end, of the smallest less of the largest")
+                for family in ("SAM", "MAE", "MoCov3")),
+    )  # fmt: skip
+    changed = "mean change of late vertices' depth after fine-tuning, less CLIP's"
+    yield Finding(
+        "fine-tuning-layout", "Fine-tuning",
+        "CLIP keeps its alignment when fine-tuned; DiNOv2 and MAE change their late layers.",
+        "4.4", "Fig. 7; Tab. 3", (Part("DiNOv2", changed), Part("MAE", changed)),
+    )  # fmt: skip
+    yield Finding(
+        "fine-tuning-accuracy", "Fine-tuning",
+        "How well a network is fine-tuned says nothing of how far its layout changed: CLIP does"
+        " best, DiNOv2 and MAE nearly as well.", "D.4", "Tab. 14",
+        (Part("CLIP best", "CLIP's accuracy less the best of the others', mean over tasks"),
+         Part("no relation", "size of the rank correlation over networks of accuracy and change",
+              Rule(0.5, "below"))),
+    )  # fmt: skip
+    yield Finding(
+        "channels-and-places", "Channels",
+        "Early visual cortex reads similar channels at diverse places; late cortex reads diverse"
+        " channels, and the global token.", "4.5", "Fig. 8, 3",
+        (Part("channels", "mean cosine between vertices' channel weights, in V1 to V3 less beyond"
+              " V4"),
+         Part("places", "sd of vertices' places, in V1 to V3 less beyond V4"),
+         Part("global token", "mean scale beyond V4 less in V1 to V3"))
+    )  # fmt: skip
+    yield Finding(
+        "top-channels", "Channels",
+        "The channels that a region reads most show what it is for, and how networks differ.",
+        "D.5", "Fig. 9, 29-34",
+        (Part("category", "area under the curve by which a region's top channels tell pictures of"
+              " its category from others, the smallest over regions", Rule(0.5)),)
+    )  # fmt: skip
+    apart = "mean difference of regions' {} between subjects less that between seeds of one"
+    yield Finding(
+        "subjects-differ", "Consistency",
+        "Subjects differ, consistently, in brain score and in alignment.",
+        "D.1, 4.2", "Fig. 12, 4; Tab. 13",
+        (Part("score", apart.format("R²")), Part("alignment", apart.format("depth")))
+    )  # fmt: skip
+    yield Finding(
+        "seeds-agree", "Consistency", "A subject's map is the same from seed to seed.",
+        "D.2", "Fig. 13",
+        (Part("map", "mean rank correlation of depth between seeds of a subject, the smallest over"
+              " subjects", Rule(0.8)),),
+    )  # fmt: skip
+    yield Finding(
+        "limited-data", "Consistency",
+        "The map can be learnt from little data: 3,000 samples are a good balance of time and"
+        " quality.", "G", "Fig. 28, 27",
+        (Part("map", "rank correlation of depth with the map from all data", Rule(0.8)),
+         Part("score", "R² as a share of that from all data", Rule(0.9))),
+    )  # fmt: skip
+
+
+FINDINGS = {finding.name: finding for finding in _rows()}
+
+
+def folder(subject: str) -> Path:
+    """Where the results of a subject's pages lie."""
+    return data_root() / "findings" / folder_name(subject)
+
+
+def record(
+    subject: str,
+    judged: Judged,
+    truth: Judged | None = None,
+    control: Judged | None = None,
+    run: str = "",
+) -> Judged:
+    """Write a page's result for the scoreboard, whole, in place of an earlier one; returns it.
+
+    `run`: what it was read from, in words: recipe, seeds, networks.
+    """
+    results = {"judged": judged, "truth": truth, "control": control}
+    written = {
+        name: {part: asdict(m) for part, m in result.measured.items()}
+        for name, result in results.items()
+        if result is not None
+    }
+    write_json(folder(subject) / f"{judged.finding.name}.json", written | {"run": run})
+    return judged
+
+
+def recorded(subject: str, finding: Finding) -> tuple[dict[str, Judged], str]:
+    """What a page has recorded: `judged`, `truth` and `control` as far as there are, and its run.
+
+    Raises:
+        InputError: for a damaged file.
+    """
+    path, mend = folder(subject) / f"{finding.name}.json", "Run the finding's page again."
+    if not path.exists():
+        return {}, ""
+    found = read_json(path, "a page's result", mend)
+    try:
+        results = {name: found[name] for name in ("judged", "truth", "control") if name in found}
+        judged = {
+            name: judge(finding, {part: Measured(**m) for part, m in parts.items()})
+            for name, parts in results.items()
+        }
+        return judged, str(found["run"])
+    except (TypeError, AttributeError, KeyError, InputError) as error:
+        raise InputError(f"{path}: not a page's result ({error}). {mend}") from error
+
+
+def scoreboard(
+    subject: str, published: Mapping[str, Mapping[str, Measured]] | None = None
+) -> pd.DataFrame:
+    """A row per finding: claim, source, verdict, numbers, the same of the published numbers.
+
+    For a simulated subject also what truth says of the verdict and what the shuffled control does.
+    `published`: `reported.evidence_of_paper()`.
+    """
+    rows = []
+    for name, finding in FINDINGS.items():
+        found, run = recorded(subject, finding)
+        judged = found.get("judged", Judged(finding, {}))
+        paper = judge(finding, (published or {}).get(name, {}))
+        rows.append(
+            {
+                "About": finding.about,
+                "Finding": name,
+                "Claim": finding.claim,
+                "Source": finding.source,
+                "Verdict": judged.verdict,
+                "Measured": judged.numbers,
+                "Published numbers": paper.numbers,
+                "by the same rule": paper.verdict if paper.measured else "no numbers",
+                "Against truth": against_truth(judged, found.get("truth")),
+                "Shuffled control": in_control(found.get("control")),
+                "Run": run,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def counts(board: pd.DataFrame) -> dict[str, int]:
+    """How many rows of a scoreboard have each verdict."""
+    known = ("holds", "does not hold", "cannot be told", NOT_RUN)
+    return {verdict: int((board["Verdict"] == verdict).sum()) for verdict in known}
