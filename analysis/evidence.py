@@ -1,230 +1,166 @@
 """The numbers that the rows of Table 5 are judged by, from fits or from the paper's tables.
 
-    readings = {"CLIP": read(fit), "SAM": read(other), ...}   # by the paper's names of families
-    judge(FINDINGS["clip-best"], clip_best(readings))
-    judge(FINDINGS["clip-best"], clip_best(with_truth(readings)))   # what should be found
+    evaluate("clip-best", clip_best, readings, control, subject="sim01", run="short recipe, seed 0")
 
-Intervals of scores are over test pictures, those of maps over patches of cortex (`alignment`);
-networks that are compared share the draws. Functions return the parts that their finding names.
+Functions return the parts that their finding names, each with its interval. Networks go by the
+paper's names: CLIP, SAM, ImageNet, DiNOv2, MAE, MoCov3, and "SD T40" for a time step.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 import torch
 from jaxtyping import Float
 
-from analysis.alignment import (
-    LATE,
-    OURS,
-    Alignment,
-    Definition,
-    align,
-    patches_of,
-    roi_means,
-    roi_sums,
-)
-from analysis.attribution import LayerMaps, layer_maps
+from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
 from analysis.files import InputError
-from analysis.findings import FINDINGS
+from analysis.findings import FAMILIES, FINDINGS, record
 from analysis.fit import Fit
-from analysis.metrics import Scores, regions
-from analysis.simulate import TEACHER, load_truth
+from analysis.readings import (
+    AREAS,
+    DORSAL,
+    EARLY,
+    MIDDLE,
+    PATCHES,
+    PICTURES,
+    VENTRAL,
+    Draws,
+    Reading,
+    Readings,
+    RoiDraws,
+    layer_weight,
+    least_predicts,
+    map_correlation,
+    mean_over,
+    named,
+    predicts,
+    read,
+    roi_scores,
+    separation,
+    with_truth,
+)
+from analysis.simulate import load_truth
 from analysis.subject import Subject
-from analysis.verdicts import PREDICTS, Measured, judge
+from analysis.verdicts import PREDICTS, Judged, Measured, judge
 
-PICTURES, PATCHES = "test pictures", "patches of cortex"
-EARLY = ("V1", "V2", "V3")
-MIDDLE = ("V4",)
-VENTRAL, DORSAL = ("FBA", "FFA", "PPA", "VWFA"), ("OPA",)
-AREAS = (*EARLY, *MIDDLE, *LATE)
-Draws = Float[np.ndarray, " draw"]
-RoiDraws = Mapping[str, Draws]  # by ROI; the data as they are first
+LATE_STEP = 35  # of Stable Diffusion's 50
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What one fit says: how well it predicts, and which layers its vertices read."""
-
-    subject: Subject
-    backbone: str
-    scores: Scores
-    maps: LayerMaps
+def _scores(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, RoiDraws]:
+    return {n: roi_scores(r) if isinstance(r, Reading) else r for n, r in networks.items()}
 
 
-def read(fit: Fit, seed: int = 0) -> Reading:
-    """A fit's scores on test pictures and its layer maps."""
-    return Reading(
-        fit.subject, fit.record["backbone"], fit.scores("test"), layer_maps(fit, seed=seed)
-    )
+def _steps(scores: Mapping[str, RoiDraws]) -> tuple[dict[int, RoiDraws], list[RoiDraws]]:
+    """Scores of Stable Diffusion by time step, from names such as "SD T40", and the others'."""
+    times = {n: int(n.removeprefix("SD T")) for n in scores if n.startswith("SD T")}
+    if not times:
+        raise InputError(f"networks: {', '.join(scores) or 'none'}; expected some as 'SD T40'.")
+    steps = {t: scores[n] for n, t in sorted(times.items(), key=lambda named: named[1])}
+    return steps, [s for n, s in scores.items() if n not in times]
 
 
-def with_truth(readings: Mapping[str, Reading]) -> dict[str, Reading]:
-    """The readings, those of the network that a simulated subject was made from set to its truth.
-
-    Other networks' layers have no truth; they stay as they were measured.
-    """
-    out = {}
-    for name, reading in readings.items():
-        if reading.subject.simulated and reading.backbone == TEACHER:
-            layer = load_truth(reading.subject.name, reading.subject.vertices).layer
-            maps = replace(reading.maps, weights=layer.astype(np.float64), shares=layer)
-            reading = replace(reading, maps=maps)
-        out[name] = reading
-    return out
-
-
-def _of(readings: Mapping[str, Reading], *names: str) -> list[Reading]:
-    if missing := [name for name in names if name not in readings]:
-        raise InputError(
-            f"readings: {', '.join(missing)} missing; there are {', '.join(readings) or 'none'}."
-        )
-    return [readings[name] for name in names]
-
-
-def roi_scores(reading: Reading) -> RoiDraws:
-    """R² of all vertices, and of each of Table 4's areas that the subject has."""
-    masks = regions(reading.subject.rois, AREAS, len(reading.scores.r2))
-    known = np.isfinite(reading.scores.r2)
-    return {
-        name: reading.scores.samples(mask & known)
-        for name, mask in masks.items()
-        if (mask & known).any()
-    }
-
-
-def _least(each: Sequence[RoiDraws]) -> dict[str, Measured]:
-    """The smallest R² over all vertices of several networks."""
-    return {PREDICTS: Measured.of(min((s["all"] for s in each), key=lambda d: d[0]), PICTURES)}
-
-
-def predicts(readings: Sequence[Reading]) -> dict[str, Measured]:
-    """The smallest R² of several networks, all vertices."""
-    return _least([roi_scores(r) for r in readings])
-
-
-def _mean(values: RoiDraws, names: Sequence[str]) -> Draws:
-    """The mean over those of some ROIs that there are."""
-    there = [values[name] for name in names if name in values]
-    if not there:
-        raise InputError(f"rois: none of {', '.join(names)}; there are {', '.join(values)}.")
-    return np.mean(there, axis=0)
-
-
-def early_and_late(scores: Mapping[str, RoiDraws]) -> dict[str, Measured]:
-    """Row 1, of scores by network."""
-    away = {n: _mean(scores[n], EARLY) - _mean(scores[n], LATE) for n in scores}
+def early_and_late(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
+    """Row 1."""
+    used = ("MAE", "SAM", "CLIP", "DiNOv2")
+    scores = _scores(dict(zip(used, named(networks, *used), strict=True)))
+    away = {n: mean_over(scores[n], EARLY) - mean_over(scores[n], LATE) for n in scores}
     draws = (away["MAE"] + away["SAM"] - away["CLIP"] - away["DiNOv2"]) / 2
     gap = {"MAE, SAM against CLIP, DiNOv2": Measured.of(draws, PICTURES)}
-    return gap | _least(list(scores.values()))
+    return gap | least_predicts(list(scores.values()))
 
 
-def diffusion_uniform(
-    steps: Mapping[int, RoiDraws], vits: Mapping[str, RoiDraws]
-) -> dict[str, Measured]:
-    """Row 2, of scores by time step and by ViT."""
-    late = [scores for t, scores in steps.items() if t >= 35]
-    if not late or not vits:
-        raise InputError("steps, vits: expected steps from T35 on, and at least one ViT.")
-    shared = [n for n in AREAS if all(n in scores for scores in (*late, *vits.values()))]
+def diffusion_uniform(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
+    """Row 2, of Stable Diffusion by time step ("SD T40") and of ViTs."""
+    steps, vits = _steps(_scores(networks))
+    late = [scores for t, scores in steps.items() if t >= LATE_STEP]
+    if not (late and vits):
+        raise InputError(
+            f"networks: {', '.join(networks)}; expected steps from T{LATE_STEP} on, and a ViT."
+        )
+    shared = [n for n in AREAS if all(n in scores for scores in (*late, *vits))]
     share = [
         np.mean([scores[n] for scores in late], axis=0)
-        / np.max([scores[n] for scores in vits.values()], axis=0)
+        / np.max([scores[n] for scores in vits], axis=0)
         for n in shared
     ]
-    worst = {"worst region": Measured.of(np.min(share, axis=0), PICTURES)}
-    return worst | _least([*late, *vits.values()])
+    worst = {"worst region": Measured.of(min(share, key=lambda draws: draws[0]), PICTURES)}
+    return worst | least_predicts([*late, *vits])
 
 
-def diffusion_steps(steps: Mapping[int, RoiDraws]) -> dict[str, Measured]:
-    """Row 3, of scores by time step."""
-    times = np.array(sorted(steps))
-    best = [
-        times[np.argmax([_mean(steps[t], names) for t in times], axis=0)] for names in (EARLY, LATE)
-    ]
-    between = Measured.of((best[0] - best[1]).astype(float), PICTURES)
-    return {"steps between": between} | _least(list(steps.values()))
-
-
-def lines(readings: Mapping[str, Reading], definition: Definition = OURS) -> dict[str, Alignment]:
-    """The alignment of each network, with shared draws."""
-    return {name: align(r.maps, r.subject, definition) for name, r in readings.items()}
+def diffusion_steps(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
+    """Row 3, of Stable Diffusion by time step ("SD T40")."""
+    steps, _ = _steps(_scores(networks))
+    times = np.array(list(steps))
+    early, late = (
+        times[np.argmax([mean_over(s, names) for s in steps.values()], axis=0)]
+        for names in (EARLY, LATE)
+    )
+    between = Measured.of((early - late).astype(float), PICTURES)
+    return {"steps between": between} | least_predicts(list(steps.values()))
 
 
 def clip_best(
     readings: Mapping[str, Reading], definition: Definition = OURS
 ) -> dict[str, Measured]:
     """Row 4."""
-    _of(readings, "CLIP")
-    found = lines(readings, definition)
-    others = np.max([a.slope for name, a in found.items() if name != "CLIP"], axis=0)
-    gap = Measured.of(found["CLIP"].slope - others, PATCHES)
-    return {"slope": gap} | predicts(list(readings.values()))
-
-
-def _layers(reading: Reading) -> Mapping[str, Float[np.ndarray, "draw layer"]]:
-    """Each ROI's mean layer weights."""
-    names, means = roi_means(reading.maps.weights, reading.subject, AREAS)
-    return dict(zip(names, np.moveaxis(means, 1, 0), strict=True))
-
-
-def _weight(reading: Reading, layers: slice) -> RoiDraws:
-    """Each ROI's mean weight of some layers together."""
-    return {name: mean[:, layers].sum(1) for name, mean in _layers(reading).items()}
+    clip, *others = (align(r.maps, r.subject, definition) for r in named(readings, *FAMILIES))
+    return {
+        f"over {name}": Measured.of(clip.slope - other.slope, PATCHES)
+        for name, other in zip(FAMILIES[1:], others, strict=True)
+    } | predicts(named(readings, *FAMILIES))
 
 
 def last_layer_middle(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 5."""
     out = {}
-    for name, reading in zip(("ImageNet", "SAM"), _of(readings, "ImageNet", "SAM"), strict=True):
-        last = _weight(reading, slice(-1, None))
-        around = np.maximum(_mean(last, EARLY), _mean(last, LATE))
-        out[name] = Measured.of(_mean(last, MIDDLE) - around, PATCHES)
-    return out | predicts(_of(readings, "ImageNet", "SAM"))
+    for name, reading in zip(("ImageNet", "SAM"), named(readings, "ImageNet", "SAM"), strict=True):
+        last = layer_weight(reading, slice(-1, None))
+        for than, rois in (("not early", EARLY), ("not late", LATE)):
+            gap = mean_over(last, MIDDLE) - mean_over(last, rois)
+            out[f"{name}, {than}"] = Measured.of(gap, PATCHES)
+    return out | predicts(named(readings, "ImageNet", "SAM"))
 
 
 def last_layer_unused(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 6."""
     out = {}
-    for name, reading in zip(("DiNOv2", "MAE"), _of(readings, "DiNOv2", "MAE"), strict=True):
-        last = np.max(list(_weight(reading, slice(-1, None)).values()), axis=0)
+    for name, reading in zip(("DiNOv2", "MAE"), named(readings, "DiNOv2", "MAE"), strict=True):
+        last = max(layer_weight(reading, slice(-1, None)).values(), key=lambda draws: draws[0])
         out[name] = Measured.of(last * reading.maps.weights.shape[1], PATCHES)
-    return out | predicts(_of(readings, "DiNOv2", "MAE"))
+    return out | predicts(named(readings, "DiNOv2", "MAE"))
 
 
 def moco_ventral(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 7."""
-    (reading,) = _of(readings, "MoCov3")
-    last = _weight(reading, slice(-max(1, round(reading.maps.weights.shape[1] / 6)), None))
-    gap = Measured.of(_mean(last, VENTRAL) - _mean(last, DORSAL), PATCHES)
+    (reading,) = named(readings, "MoCov3")
+    last = layer_weight(reading, slice(-max(1, round(reading.maps.weights.shape[1] / 6)), None))
+    gap = Measured.of(mean_over(last, VENTRAL) - mean_over(last, DORSAL), PATCHES)
     return {"ventral less dorsal": gap} | predicts([reading])
 
 
 def early_layers(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 8."""
-    used = ("CLIP", "ImageNet", "SAM", "DiNOv2", "MAE", "MoCov3")
-    each = [
-        _mean(_weight(r, slice(max(1, round(r.maps.weights.shape[1] / 4)))), EARLY)
-        for r in _of(readings, *used)
-    ]
-    gap = np.min(each[:2], axis=0) - np.max(each[2:], axis=0)
-    return {"gap": Measured.of(gap, PATCHES)} | predicts(_of(readings, *used))
+    first = {
+        name: mean_over(layer_weight(r, slice(max(1, round(r.maps.weights.shape[1] / 4)))), EARLY)
+        for name, r in zip(FAMILIES, named(readings, *FAMILIES), strict=True)
+    }
+    used = ("CLIP", "ImageNet")
+    return {
+        f"{one} over {other}": Measured.of(first[one] - first[other], PATCHES)
+        for one in used
+        for other in FAMILIES
+        if other not in used
+    } | predicts(named(readings, *FAMILIES))
 
 
-def _separation(reading: Reading) -> tuple[Draws, RoiDraws]:
-    """The sd over ROIs of mean depth, and that depth."""
-    names, means = roi_means(reading.maps.depth()[:, None], reading.subject, AREAS)
-    return means[..., 0].std(1), dict(zip(names, means[..., 0].T, strict=True))
-
-
-def diffusion_axes(
-    encoder: Reading, decoder: Reading, time: Reading, vits: Mapping[str, Reading]
-) -> dict[str, Measured]:
-    """Row 9: Stable Diffusion's encoder and decoder layers at one time, and one layer over time."""
-    (encoding, _), (decoding, _), (timing, depth) = map(_separation, (encoder, decoder, time))
+def diffusion_axes(readings: Mapping[str, Reading]) -> dict[str, Measured]:
+    """Row 9: "SD encoder" and "SD decoder" layers at one time, "SD time" of one layer, and ViTs."""
+    encoder, decoder, time = named(readings, "SD encoder", "SD decoder", "SD time")
+    vits = [r for name, r in readings.items() if not name.startswith("SD ")]
+    if not vits:
+        raise InputError(f"readings: {', '.join(readings)}; expected a ViT beside them.")
+    (encoding, _), (decoding, _), (timing, depth) = map(separation, (encoder, decoder, time))
 
     def confidence(r: Reading) -> Draws:
         names = [n for n in AREAS if n in r.subject.rois]
@@ -233,16 +169,15 @@ def diffusion_axes(
         sums = roi_sums(values, patches_of(r.subject.coordinates), everywhere)
         return sums[:, 0, 0] / sums[:, 0, 1]
 
-    _of(vits, *(["any ViT"] if not vits else []))
     soft = np.mean([confidence(r) for r in (encoder, decoder)], axis=0)
     draws = {
         "time, not layer": timing - (encoding + decoding) / 2,
         "encoder, not decoder": encoding - decoding,
-        "softer": np.mean([confidence(r) for r in vits.values()], axis=0) - soft,
-        "last steps early": _mean(depth, EARLY) - _mean(depth, LATE),
+        "softer": np.mean([confidence(r) for r in vits], axis=0) - soft,
+        "last steps early": mean_over(depth, EARLY) - mean_over(depth, LATE),
     }
     found = {name: Measured.of(values, PATCHES) for name, values in draws.items()}
-    return found | predicts([encoder, decoder, time, *vits.values()])
+    return found | predicts(list(readings.values()))
 
 
 def clip_size(sizes: Sequence[Reading], definition: Definition = OURS) -> dict[str, Measured]:
@@ -318,45 +253,30 @@ def true_channels_of(fit: Fit) -> dict[str, Measured]:
 
 
 def _apart(profiles: Sequence[Sequence[RoiDraws]]) -> Draws:
-    """Mean difference over ROIs between runs of different subjects less that within subjects."""
+    """Mean squared difference over ROIs between runs of different subjects less that within."""
     shared = [n for n in AREAS if all(n in run for runs in profiles for run in runs)]
     each = [[np.stack([run[n] for n in shared]) for run in runs] for runs in profiles]
     flat = [(s, run) for s, runs in enumerate(each) for run in runs]
     pairs: dict[bool, list[Draws]] = {True: [], False: []}
     for i, (s, one) in enumerate(flat):
         for t, other in flat[:i]:
-            pairs[s == t].append(np.abs(one - other).mean(0))
+            pairs[s == t].append(np.square(one - other).mean(0))
     if not (pairs[True] and pairs[False]):
         raise InputError("subjects: expected two or more, and two or more seeds of one.")
     return np.mean(pairs[False], axis=0) - np.mean(pairs[True], axis=0)
 
 
 def subjects_differ(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
-    """Row 16, of each subject's fits by other seeds."""
-    scores = [[roi_scores(r) for r in runs] for runs in subjects]
-    depths = [[_separation(r)[1] for r in runs] for runs in subjects]
-    return {
-        "score": Measured.of(_apart(scores), PICTURES),
-        "alignment": Measured.of(_apart(depths), PATCHES),
-    } | predicts([r for runs in subjects for r in runs])
+    """Row 16, of each subject's fits by other seeds.
 
-
-def map_correlation(one: Reading, other: Reading) -> Draws:
-    """Rank correlation over vertices of two maps of depth on the same ones, by drawn patches.
-
-    Raises:
-        InputError: if the vertices are not the same.
+    Noise in a subject's training data moves its map as another subject would; no seed shows that.
     """
-    if not np.array_equal(one.subject.vertices, other.subject.vertices):
-        raise InputError(f"{one.subject.name}, {other.subject.name}: not the same vertices.")
-    a, b = (scipy.stats.rankdata(r.maps.depth()) / len(r.maps.weights) for r in (one, other))
-    values = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1)
-    everywhere = {"": np.ones(len(a), bool)}
-    n, sa, sb, saa, sbb, sab = roi_sums(values, patches_of(one.subject.coordinates), everywhere)[
-        :, 0
-    ].T
-    spread = np.sqrt((saa - sa * sa / n) * (sbb - sb * sb / n))
-    return (sab - sa * sb / n) / np.where(spread > 1e-12 * saa, spread, np.nan)
+    scores = [[roi_scores(r) for r in runs] for runs in subjects]
+    depths = [[separation(r)[1] for r in runs] for runs in subjects]
+    return {
+        "score": Measured.unbiased(_apart(scores), PICTURES),
+        "alignment": Measured.unbiased(_apart(depths), PATCHES),
+    } | predicts([r for runs in subjects for r in runs])
 
 
 def limited_table(by_trials: Mapping[int, Reading], whole: Reading) -> pd.DataFrame:
@@ -365,7 +285,7 @@ def limited_table(by_trials: Mapping[int, Reading], whole: Reading) -> pd.DataFr
     """
     rows = []
     for trials, reading in sorted(by_trials.items()):
-        found, score = limited_data(reading, whole), roi_scores(reading)["all"]
+        found, score = limited_data([reading, whole]), roi_scores(reading)["all"]
         parts = {"R²": Measured.of(score, PICTURES), "share": found["score"], "map": found["map"]}
         row: dict[str, float | str] = {"samples": trials}
         for name, m in parts.items():
@@ -386,10 +306,36 @@ def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
     return {"map": Measured.of(least, PATCHES)} | predicts([r for runs in subjects for r in runs])
 
 
-def limited_data(small: Reading, whole: Reading) -> dict[str, Measured]:
-    """Row 18, of fits on few and on all samples."""
+def limited_data(readings: Sequence[Reading]) -> dict[str, Measured]:
+    """Row 18, of a fit on few samples and of one on all."""
+    small, whole = readings
     share = roi_scores(small)["all"] / roi_scores(whole)["all"]
     return {
         "map": Measured.of(map_correlation(small, whole), PATCHES),
         "score": Measured.of(share, PICTURES),
     } | predicts([small, whole])
+
+
+def evaluate(
+    name: str,
+    measure: Callable[[Readings], Mapping[str, Measured]],
+    readings: Readings,
+    control: Readings | None = None,
+    subject: str = "",
+    run: str = "",
+) -> Judged:
+    """Judge a finding by `measure(readings)`, with what truth says and what a control does.
+
+    `control`: the same of fits to shuffled responses. Recorded for the scoreboard of `subject`, if
+    one is named. Where nothing measured depends on a truth that is known, there is no truth.
+    """
+    found = measure(readings)
+    true = {part: m for part, m in measure(with_truth(readings)).items() if part != PREDICTS}
+    judged = judge(FINDINGS[name], found)
+    truth = judge(FINDINGS[name], true)
+    if all(m == found[part] for part, m in true.items()):
+        truth = None
+    mixed = None if control is None else judge(FINDINGS[name], measure(control))
+    if subject:
+        record(subject, judged, truth, mixed, run)
+    return judged

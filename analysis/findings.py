@@ -27,6 +27,8 @@ from analysis.verdicts import (
     judge,
 )
 
+FAMILIES = ("CLIP", "SAM", "ImageNet", "DiNOv2", "MAE", "MoCov3")
+
 
 def _rows() -> Iterator[Finding]:
     """Table 5, in its order."""
@@ -42,8 +44,8 @@ def _rows() -> Iterator[Finding]:
         "diffusion-uniform", "Brain score",
         "Stable Diffusion's late time steps are good in all regions alike.",
         "4.1, D.1", "Fig. 4; Tab. 1, 13",
-        (Part("worst region", "mean R² of the steps from T35 on, as a share of the best ViT's: the"
-              " smallest over regions", Rule(0.8)),),
+        (Part("worst region", "mean R² of the steps from T35 on, as a share of the best ViT's, in"
+              " the region where it is smallest", Rule(0.8)),),
     )  # fmt: skip
     yield Finding(
         "diffusion-steps", "Brain score",
@@ -54,17 +56,18 @@ def _rows() -> Iterator[Finding]:
     yield Finding(
         "clip-best", "Alignment", "Of all networks, CLIP's layers follow the cortex best.",
         "4.2, 4.3", "Fig. 5; Tab. 2",
-        (Part("slope", "CLIP's slope of depth over the hierarchy less the largest of the"
-              " others"),)
+        tuple(Part(f"over {family}", f"CLIP's slope of depth over the hierarchy less {family}'s")
+              for family in FAMILIES[1:]),
     )  # fmt: skip
-    middle = "last layer's mean weight in V4 less the larger of those before and beyond it"
     yield Finding(
         "last-layer-middle", "Alignment",
         "The last layers of ImageNet and SAM match mid-level regions: classifying and segmenting"
         " are mid-level tasks to the brain.", "4.2, D.2", "Fig. 5, 15",
-        (Part("ImageNet", middle), Part("SAM", middle)),
+        tuple(Part(f"{family}, {than}", f"last layer's mean weight in V4 less that in {where}")
+              for family in ("ImageNet", "SAM")
+              for than, where in (("not early", "V1 to V3"), ("not late", "areas beyond V4"))),
     )  # fmt: skip
-    unused = "last layer's largest mean weight over regions, as a multiple of 1 / L"
+    unused = "last layer's mean weight in the region of the largest, as a multiple of 1 / L"
     yield Finding(
         "last-layer-unused", "Alignment",
         "The last layers of DiNOv2 and MAE match no region: the brain doesn't reconstruct what is"
@@ -82,8 +85,9 @@ def _rows() -> Iterator[Finding]:
         "early-layers", "Alignment",
         "The early layers of CLIP and ImageNet match early visual cortex, those of SAM, DiNOv2, MAE"
         " and MoCov3 don't.", "4.2, D.2", "Fig. 5, 14",
-        (Part("gap", "weight of the first quarter of the layers in V1 to V3: the smaller of CLIP's"
-              " and ImageNet's less the largest of the others'"),)
+        tuple(Part(f"{used} over {other}", "weight of the first quarter of the layers in V1 to V3,"
+                   " of the one network less of the other")
+              for used in ("CLIP", "ImageNet") for other in ("SAM", "DiNOv2", "MAE", "MoCov3")),
     )  # fmt: skip
     spread = "sd over regions of mean depth"
     yield Finding(
@@ -150,7 +154,10 @@ def _rows() -> Iterator[Finding]:
         (Part("category", "area under the curve by which a region's top channels tell pictures of"
               " its category from others, the smallest over regions", Rule(0.5)),)
     )  # fmt: skip
-    apart = "mean difference of regions' {} between subjects less that between seeds of one"
+    apart = (
+        "mean squared difference of regions' {} between subjects, less that between seeds of one"
+        " and less what chance adds"
+    )
     yield Finding(
         "subjects-differ", "Consistency",
         "Subjects differ, consistently, in brain score and in alignment.",

@@ -13,9 +13,10 @@ from jaxtyping import Float
 
 from analysis import digitised, evidence, published
 from analysis.alignment import OURS, STATISTICS, Definition, line
-from analysis.evidence import RoiDraws
 from analysis.files import InputError
-from analysis.verdicts import Measured
+from analysis.findings import FAMILIES
+from analysis.readings import RoiDraws
+from analysis.verdicts import PREDICTS, Measured
 
 DRAWS = 1000
 TABLE, FIGURE = "± of the table", "last digit read off the figure"
@@ -87,17 +88,16 @@ def _fine_tuning() -> Measured:
 def evidence_of_paper() -> dict[str, dict[str, Measured]]:
     """By finding, the parts of which the paper shows numbers; of subject #1."""
     vits, steps = scores(published.VITS), scores(published.STEPS)
-    by_time = {int(name.removeprefix("SD T")): draws for name, draws in steps.items()}
     tables = {
         "early-and-late": evidence.early_and_late(vits),
-        "diffusion-uniform": evidence.diffusion_uniform(by_time, vits),
-        "diffusion-steps": evidence.diffusion_steps(by_time),
+        "diffusion-uniform": evidence.diffusion_uniform(steps | vits),
+        "diffusion-steps": evidence.diffusion_steps(steps),
     }
     found = {
         name: {
             part: Measured(m.value, m.low, m.high, TABLE)
             for part, m in parts.items()
-            if part != evidence.PREDICTS
+            if part != PREDICTS
         }
         for name, parts in tables.items()
     }
@@ -107,12 +107,14 @@ def evidence_of_paper() -> dict[str, dict[str, Measured]]:
         {network: fitted for (panel, network), fitted in lines.items() if panel == f"#1 {size}"}
         for size in ("base", "large")
     )
-    others = np.max([line["slope"] for name, line in base.items() if name != "CLIP"], axis=0)
-    draws = {("clip-best", "slope"): base["CLIP"]["slope"] - others}
+    draws = {
+        ("clip-best", f"over {name}"): base["CLIP"]["slope"] - base[name]["slope"]
+        for name in FAMILIES[1:]
+    }
     clip = {name: large["CLIP"][name] - base["CLIP"][name] for name in ("slope", "start", "end")}
     draws |= {("clip-size", "slope"): clip["slope"], ("clip-size", "early"): -clip["start"]}
     draws |= {("clip-size", "late"): clip["end"]}
-    for name in base.keys() - {"CLIP"}:
+    for name in FAMILIES[1:]:
         fall = {of: base[name][of] - large[name][of] for of in ("slope", "start", "end")}
         draws["other-sizes", f"{name} slope"] = fall["slope"]
         early = name in ("ImageNet", "DiNOv2")

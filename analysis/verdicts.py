@@ -10,7 +10,7 @@ networks that predict nothing: their smallest R² has to be above 0 first.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +40,17 @@ class Measured:
         """From draws whose first is the data as they are."""
         low, high = metrics.quantiles(draws[1:])
         return cls(float(draws[0]), float(low), float(high), over)
+
+    @classmethod
+    def unbiased(cls, draws: Float[np.ndarray, " draw"], over: str) -> "Measured":
+        """The same of a statistic that chance raises, as it does a squared difference.
+
+        Draws are as far above the data as the data above the truth, so the one is taken from the
+        other: the basic bootstrap interval.
+        """
+        low, high = metrics.quantiles(draws[1:])
+        value = 2 * draws[0] - draws[1:].mean()
+        return cls(float(value), float(2 * draws[0] - high), float(2 * draws[0] - low), over)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -141,6 +152,21 @@ class Judged:
                 }
             )
         return pd.DataFrame(rows)
+
+
+def over_runs(each: Sequence[Mapping[str, Measured]], over: str) -> dict[str, Measured]:
+    """The same parts measured in several runs: their mean, and Student's interval over runs.
+
+    `over`: "seeds" or "subjects". The smallest R² is the smallest of all runs.
+    """
+    found = {}
+    for part in each[0]:
+        runs = [run[part] for run in each]
+        low, high = metrics.over_runs(np.array([m.value for m in runs]))
+        mean = float(np.mean([m.value for m in runs]))
+        least = min(runs, key=lambda m: m.value)
+        found[part] = least if part == PREDICTS else Measured(mean, float(low), float(high), over)
+    return found
 
 
 def judge(finding: Finding, measured: Mapping[str, Measured]) -> Judged:

@@ -1,0 +1,142 @@
+"""What fits say, ready to be compared: scores by ROI, layers by ROI, and maps, each with draws.
+
+    readings = {"CLIP": read(fit), "SAM": read(other), ...}   # by the paper's names of families
+
+Draws of scores are of test pictures, those of maps of patches of cortex (`alignment`); networks
+that are compared share them. The first of all draws is the data as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from analysis.alignment import LATE, patches_of, roi_means, roi_sums
+from analysis.attribution import LayerMaps, layer_maps
+from analysis.files import InputError
+from analysis.fit import Fit
+from analysis.metrics import Scores, regions
+from analysis.simulate import TEACHER, load_truth
+from analysis.subject import Subject
+from analysis.verdicts import PREDICTS, Measured
+
+PICTURES, PATCHES = "test pictures", "patches of cortex"
+EARLY = ("V1", "V2", "V3")
+MIDDLE = ("V4",)
+VENTRAL, DORSAL = ("FBA", "FFA", "PPA", "VWFA"), ("OPA",)
+AREAS = (*EARLY, *MIDDLE, *LATE)
+Draws = Float[np.ndarray, " draw"]
+RoiDraws = Mapping[str, Draws]  # by ROI; the data as they are first
+Readings = TypeVar("Readings")  # a Reading, or lists and dicts of them
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one fit says: how well it predicts, and which layers its vertices read."""
+
+    subject: Subject
+    backbone: str
+    scores: Scores
+    maps: LayerMaps
+
+
+def read(fit: Fit, seed: int = 0) -> Reading:
+    """A fit's scores on test pictures and its layer maps."""
+    return Reading(
+        fit.subject, fit.record["backbone"], fit.scores("test"), layer_maps(fit, seed=seed)
+    )
+
+
+def with_truth(readings: Readings) -> Readings:
+    """Readings, in whatever lists and dicts, with the layers of a simulated subject as they are.
+
+    Those of the network that its responses were made from; other networks' layers have no truth.
+    """
+    if isinstance(readings, Mapping):
+        return {name: with_truth(reading) for name, reading in readings.items()}
+    if isinstance(readings, Sequence):
+        return [with_truth(reading) for reading in readings]
+    if not (readings.subject.simulated and readings.backbone == TEACHER):
+        return readings
+    layer = load_truth(readings.subject.name, readings.subject.vertices).layer.astype(float)
+    return replace(readings, maps=replace(readings.maps, weights=layer, shares=layer))
+
+
+def named(readings: Mapping[str, Any], *names: str) -> list[Any]:
+    """The readings of these names.
+
+    Raises:
+        InputError: if one is missing.
+    """
+    if missing := [name for name in names if name not in readings]:
+        raise InputError(
+            f"readings: {', '.join(missing)} missing; there are {', '.join(readings) or 'none'}."
+        )
+    return [readings[name] for name in names]
+
+
+def roi_scores(reading: Reading) -> RoiDraws:
+    """R² of all vertices, and of each of Table 4's areas that the subject has."""
+    masks = regions(reading.subject.rois, AREAS, len(reading.scores.r2))
+    known = np.isfinite(reading.scores.r2)
+    return {
+        name: reading.scores.samples(mask & known)
+        for name, mask in masks.items()
+        if (mask & known).any()
+    }
+
+
+def least_predicts(each: Sequence[RoiDraws]) -> dict[str, Measured]:
+    """The smallest R² over all vertices of several networks."""
+    return {PREDICTS: Measured.of(min((s["all"] for s in each), key=lambda d: d[0]), PICTURES)}
+
+
+def predicts(readings: Sequence[Reading]) -> dict[str, Measured]:
+    """The smallest R² of several networks, all vertices."""
+    return least_predicts([roi_scores(r) for r in readings])
+
+
+def mean_over(values: RoiDraws, names: Sequence[str]) -> Draws:
+    """The mean over those of some ROIs that there are."""
+    there = [values[name] for name in names if name in values]
+    if not there:
+        raise InputError(f"rois: none of {', '.join(names)}; there are {', '.join(values)}.")
+    return np.mean(there, axis=0)
+
+
+def _layers(reading: Reading) -> Mapping[str, Float[np.ndarray, "draw layer"]]:
+    """Each ROI's mean layer weights."""
+    names, means = roi_means(reading.maps.weights, reading.subject, AREAS)
+    return dict(zip(names, np.moveaxis(means, 1, 0), strict=True))
+
+
+def layer_weight(reading: Reading, layers: slice) -> RoiDraws:
+    """Each ROI's mean weight of some layers together."""
+    return {name: mean[:, layers].sum(1) for name, mean in _layers(reading).items()}
+
+
+def separation(reading: Reading) -> tuple[Draws, RoiDraws]:
+    """The sd over ROIs of mean depth, and that depth."""
+    names, means = roi_means(reading.maps.depth()[:, None], reading.subject, AREAS)
+    return means[..., 0].std(1), dict(zip(names, means[..., 0].T, strict=True))
+
+
+def map_correlation(one: Reading, other: Reading) -> Draws:
+    """Rank correlation over vertices of two maps of depth on the same ones, by drawn patches.
+
+    Raises:
+        InputError: if the vertices are not the same.
+    """
+    if not np.array_equal(one.subject.vertices, other.subject.vertices):
+        raise InputError(f"{one.subject.name}, {other.subject.name}: not the same vertices.")
+    a, b = (scipy.stats.rankdata(r.maps.depth()) / len(r.maps.weights) for r in (one, other))
+    values = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1)
+    everywhere = {"": np.ones(len(a), bool)}
+    n, sa, sb, saa, sbb, sab = roi_sums(values, patches_of(one.subject.coordinates), everywhere)[
+        :, 0
+    ].T
+    spread = np.sqrt((saa - sa * sa / n) * (sbb - sb * sb / n))
+    return (sab - sa * sb / n) / np.where(spread > 1e-12 * saa, spread, np.nan)
