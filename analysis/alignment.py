@@ -19,7 +19,6 @@ contributions (`attribution.layer_maps`). Networks that are compared share their
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ import scipy.stats
 from jaxtyping import Float, Int
 
 from analysis import metrics
-from analysis.attribution import Attribution, LayerMaps
+from analysis.attribution import ATTRIBUTIONS, LayerMaps
 from analysis.files import InputError
 from analysis.metrics import Masks
 from analysis.subject import Subject
@@ -48,7 +47,7 @@ STATISTICS = ("slope", "start", "end", "R²", "rank")
 CHOICES = {
     "balance": ("level", "roi", "vertex"),
     "weight": ("equal", "confidence", "ceiling"),
-    "attribution": ("weight", "contribution"),
+    "attribution": ATTRIBUTIONS,
     "layer": ("expected", "argmax"),
 }
 
@@ -60,10 +59,10 @@ class Definition:
     # of the hierarchy, ROI to level: one of LEVELS, or the reader's own
     levels: Mapping[str, float] = field(default_factory=lambda: LEVELS["main areas"])
     # what counts the same: each level and each of its ROIs, each ROI, or each vertex
-    balance: Literal["level", "roi", "vertex"] = "level"
-    weight: Literal["equal", "confidence", "ceiling"] = "equal"  # of a vertex: also Eq. 2 or noise
-    attribution: Attribution = "weight"  # of the selector, or contribution to predicted variance
-    layer: Literal["expected", "argmax"] = "expected"  # mean over layers, or the largest
+    balance: str = "level"
+    weight: str = "equal"  # of a vertex: also Eq. 2 or noise
+    attribution: str = "weight"  # of the selector, or contribution to predicted variance
+    layer: str = "expected"  # mean over layers, or the largest
 
     def __post_init__(self):
         for name, known in CHOICES.items():

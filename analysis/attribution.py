@@ -11,7 +11,6 @@ the response; cov(a_il c_il, y_i) / var(y_i) over pictures is one, and sums to 1
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from analysis.fit import Fit, PartName
 from analysis.model import FactorTopy, Selectors
 from analysis.selection import select
 
-Attribution = Literal["weight", "contribution"]
+ATTRIBUTIONS = ("weight", "contribution")  # of the selector, or to the predicted variance
 PICTURES_AT_ONCE = 32
 NUMBERS = 2**26  # of contributions held at a time: 256 MB
 
@@ -137,21 +136,23 @@ class LayerMaps:
     part: str  # of the split, over whose pictures the shares are
     n_pictures: int
 
-    def of(self, attribution: Attribution) -> Float[np.ndarray, "vertex layer"]:
+    def of(self, attribution: str) -> Float[np.ndarray, "vertex layer"]:
         """Selector weights, or shares of the predicted variance."""
-        if attribution not in ("weight", "contribution"):
-            raise InputError(f"attribution={attribution!r}: expected 'weight' or 'contribution'.")
+        if attribution not in ATTRIBUTIONS:
+            raise InputError(
+                f"attribution={attribution!r}: expected {' or '.join(map(repr, ATTRIBUTIONS))}."
+            )
         return self.weights if attribution == "weight" else self.shares
 
-    def argmax(self, attribution: Attribution = "weight") -> Int[np.ndarray, " vertex"]:
+    def argmax(self, attribution: str = "weight") -> Int[np.ndarray, " vertex"]:
         """The layer that counts most, from 0."""
         return self.of(attribution).argmax(1)
 
-    def depth(self, attribution: Attribution = "weight") -> Float[np.ndarray, " vertex"]:
+    def depth(self, attribution: str = "weight") -> Float[np.ndarray, " vertex"]:
         """Expected layer, 0 the first and 1 the last."""
         return depth(self.of(attribution))
 
-    def confidence(self, attribution: Attribution = "weight") -> Float[np.ndarray, " vertex"]:
+    def confidence(self, attribution: str = "weight") -> Float[np.ndarray, " vertex"]:
         """1 - H / log L (Eq. 2): 1 where one layer has it all, 0 where all have the same."""
         positive = np.maximum(self.of(attribution), 0)
         share = torch.from_numpy(positive / positive.sum(1, keepdims=True))
@@ -160,7 +161,7 @@ class LayerMaps:
     def table(self) -> pd.DataFrame:
         """A row per vertex: layer (from 1), depth, confidence by either attribution; stability."""
         columns = {}
-        for by in ("weight", "contribution"):
+        for by in ATTRIBUTIONS:
             columns[f"layer by {by}"] = self.argmax(by) + 1
             columns[f"depth by {by}"] = self.depth(by)
             columns[f"confidence by {by}"] = self.confidence(by)
@@ -189,9 +190,7 @@ def layer_maps(fit: Fit, part: PartName = "test", samples: int = 100, seed: int 
     return LayerMaps(weights, share, sd, agreement, part, len(pictures))
 
 
-def stability_over_runs(
-    runs: Sequence[LayerMaps], attribution: Attribution = "weight"
-) -> pd.DataFrame:
+def stability_over_runs(runs: Sequence[LayerMaps], attribution: str = "weight") -> pd.DataFrame:
     """A row per vertex over fits of one subject by other seeds.
 
     Mean and sd of the expected depth, the share of runs that agree on the commonest largest layer,
@@ -212,7 +211,7 @@ def layers_table(
     maps: LayerMaps,
     rois: metrics.Masks,
     names: Sequence[str],
-    attribution: Attribution = "weight",
+    attribution: str = "weight",
 ) -> pd.DataFrame:
     """A row per ROI: the mean of each layer's weight or share, columns 1 to L."""
     values = maps.of(attribution)
@@ -234,7 +233,7 @@ def agreement_table(maps: Sequence[LayerMaps], names: Sequence[str]) -> pd.DataF
         for j in range(i):
             other = maps[j]
             row = {"run": names[j], "and": names[i]}
-            for by in ("weight", "contribution"):
+            for by in ATTRIBUTIONS:
                 known = np.isfinite(one.depth(by) + other.depth(by))
                 pair = one.depth(by)[known], other.depth(by)[known]
                 row[f"rank correlation by {by}"] = metrics.rank_correlation(*pair)

@@ -10,13 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 
 from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
 from analysis.files import InputError
 from analysis.findings import FAMILIES, FINDINGS, record
-from analysis.fit import Fit
 from analysis.readings import (
     AREAS,
     DORSAL,
@@ -35,13 +32,10 @@ from analysis.readings import (
     mean_over,
     named,
     predicts,
-    read,
     roi_scores,
     separation,
     with_truth,
 )
-from analysis.simulate import load_truth
-from analysis.subject import Subject
 from analysis.verdicts import PREDICTS, Judged, Measured, judge
 
 LATE_STEP = 35  # of Stable Diffusion's 50
@@ -206,16 +200,10 @@ def other_sizes(
     return found | predicts([r for sizes in families.values() for r in sizes])
 
 
-def channels_and_places(
-    subject: Subject,
-    channel: Float[np.ndarray, "vertex channel"],
-    space: Float[np.ndarray, "vertex 2"],
-    scale: Float[np.ndarray, " vertex"],
-) -> dict[str, Measured]:
-    """Row 14, of what was found or of a simulated subject's truth.
-
-    The mean cosine of all pairs is the squared length of the mean of unit vectors.
-    """
+def channels_and_places(reading: Reading) -> dict[str, Measured]:
+    """Row 14. The mean cosine of all pairs is the squared length of the mean of unit vectors."""
+    subject, space, scale = reading.subject, reading.space, reading.scale
+    channel = reading.channel.astype(float)
     unit = channel / np.linalg.norm(channel, axis=1, keepdims=True)
     width = unit.shape[1]
     values = np.concatenate([unit, space, np.square(space), scale[:, None]], 1).astype(float)
@@ -234,22 +222,8 @@ def channels_and_places(
         "places": spread[:, 0] - spread[:, 1],
         "global token": means[:, 1, -1] - means[:, 0, -1],
     }
-    return {name: Measured.of(d, PATCHES) for name, d in draws.items()}
-
-
-def channels_of(fit: Fit) -> dict[str, Measured]:
-    """Row 14, of a fit."""
-    chosen = fit.selectors()
-    with torch.inference_mode():
-        arrays = (fit.model.weight, chosen.space, chosen.scale[:, 0])
-        channel, space, scale = (a.cpu().numpy() for a in arrays)
-    return channels_and_places(fit.subject, channel, space, scale) | predicts([read(fit)])
-
-
-def true_channels_of(fit: Fit) -> dict[str, Measured]:
-    """Row 14, of a simulated subject's truth at the fit's vertices."""
-    truth = load_truth(fit.subject.name, fit.subject.vertices)
-    return channels_and_places(fit.subject, truth.channel, truth.space, truth.scale)
+    found = {name: Measured.of(d, PATCHES) for name, d in draws.items()}
+    return found | predicts([reading])
 
 
 def _apart(profiles: Sequence[Sequence[RoiDraws]]) -> Draws:

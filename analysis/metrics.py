@@ -6,7 +6,6 @@ a trial showed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from analysis.files import InputError
 
 LEVEL = 0.95
-Metric = Literal["R²", "r", "r²"]  # r² is of each vertex, so without its sign
+METRICS = ("R²", "r", "r²")  # r² is of each vertex, so without its sign
 Masks = Mapping[str, Bool[np.ndarray, " vertex"]]
 
 
@@ -126,7 +125,7 @@ class Scores:
     n_pictures: int
 
     def of(
-        self, metric: Metric
+        self, metric: str
     ) -> tuple[
         Float[np.ndarray, " vertex"],
         Float[np.ndarray, "sample vertex"],
@@ -143,10 +142,10 @@ class Scores:
             return self.r, self.resampled_r, np.sqrt(self.ceiling)
         if metric == "r²":
             return np.square(self.r), np.square(self.resampled_r), self.ceiling
-        raise InputError(f"metric={metric!r}: expected R², r or r².")
+        raise InputError(f"metric={metric!r}: expected one of {', '.join(METRICS)}.")
 
     def samples(
-        self, vertices: Bool[np.ndarray, " vertex"], metric: Metric = "R²"
+        self, vertices: Bool[np.ndarray, " vertex"], metric: str = "R²"
     ) -> Float[np.ndarray, " draw"]:
         """The mean over some vertices: of the data as they are first, then of each drawn set.
 
@@ -159,7 +158,7 @@ class Scores:
         self,
         vertices: Bool[np.ndarray, " vertex"],
         normalised: bool = False,
-        metric: Metric = "R²",
+        metric: str = "R²",
     ) -> Score:
         """The mean over some vertices, or that as a share of their mean noise ceiling."""
         by = self.of(metric)[2][vertices].mean() if normalised else 1.0
@@ -262,7 +261,7 @@ def roi_table(
     scores: Scores,
     rois: Masks,
     names: Sequence[str],
-    metric: Metric = "R²",
+    metric: str = "R²",
     rest: bool = False,
 ) -> pd.DataFrame:
     """A row per ROI that has vertices, all of them first: score, interval, ceiling and share.
@@ -290,7 +289,7 @@ def roi_table(
 def runs_table(
     runs: Sequence[tuple[Scores, Masks]],
     names: Sequence[str],
-    metric: Metric = "R²",
+    metric: str = "R²",
     rest: bool = False,
 ) -> pd.DataFrame:
     """A row per ROI: mean and sd over runs (seeds or subjects), with two intervals.

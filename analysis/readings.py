@@ -41,19 +41,30 @@ class Reading:
     backbone: str
     scores: Scores
     maps: LayerMaps
+    channel: Float[np.ndarray, "vertex channel"]  # weights of the read-out
+    space: Float[np.ndarray, "vertex 2"]  # -1..1 from edge to edge
+    scale: Float[np.ndarray, " vertex"]  # 0 local, 1 global
 
 
 def read(fit: Fit, seed: int = 0) -> Reading:
-    """A fit's scores on test pictures and its layer maps."""
-    return Reading(
-        fit.subject, fit.record["backbone"], fit.scores("test"), layer_maps(fit, seed=seed)
-    )
+    """A fit's scores on test pictures, its layer maps, and what else its vertices chose.
+
+    Raises:
+        InputError: for a rival, which selects nothing.
+    """
+    chosen = fit.selectors()
+    arrays = (fit.model.weight.detach(), chosen.space, chosen.scale[:, 0])
+    channel, space, scale = (array.cpu().numpy() for array in arrays)
+    maps = layer_maps(fit, seed=seed)
+    backbone = fit.record["backbone"]
+    return Reading(fit.subject, backbone, fit.scores("test"), maps, channel, space, scale)
 
 
 def with_truth(readings: Readings) -> Readings:
-    """Readings, in whatever lists and dicts, with the layers of a simulated subject as they are.
+    """Readings, in whatever lists and dicts, with what a simulated subject reads in truth.
 
-    Those of the network that its responses were made from; other networks' layers have no truth.
+    Those of the network that its responses were made from; of others no truth is known, and they
+    stay as they were measured. So do scores.
     """
     if isinstance(readings, Mapping):
         return {name: with_truth(reading) for name, reading in readings.items()}
@@ -61,8 +72,15 @@ def with_truth(readings: Readings) -> Readings:
         return [with_truth(reading) for reading in readings]
     if not (readings.subject.simulated and readings.backbone == TEACHER):
         return readings
-    layer = load_truth(readings.subject.name, readings.subject.vertices).layer.astype(float)
-    return replace(readings, maps=replace(readings.maps, weights=layer, shares=layer))
+    truth = load_truth(readings.subject.name, readings.subject.vertices)
+    layer = truth.layer.astype(float)
+    return replace(
+        readings,
+        maps=replace(readings.maps, weights=layer, shares=layer),
+        channel=truth.channel,
+        space=truth.space,
+        scale=truth.scale,
+    )
 
 
 def named(readings: Mapping[str, Any], *names: str) -> list[Any]:
