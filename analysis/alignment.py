@@ -253,7 +253,7 @@ def align(
     moments = np.stack([w, w * z, w * np.square(z)], 1)
     sums = roi_sums(moments, patches_of(subject.coordinates, patch), masks, samples, seed)
     total, first, second = np.moveaxis(sums, -1, 0)
-    by_roi = np.ones_like(total) if definition.balance == "roi" else total
+    by_roi = definition.weights(tuple(masks), total)
     found = line(np.array([levels[name] for name in masks]), by_roi, first / total, second / total)
     return Alignment(*found.values(), definition, tuple(masks))
 

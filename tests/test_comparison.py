@@ -73,7 +73,7 @@ def test_false_discoveries_are_controlled_where_some_vertices_differ() -> None:
     wrong, found = [], []
     for seed in range(20):
         same = gains(*two_models(60, 150, seed=2 * seed))
-        differ = gains(*two_models(60, 50, seed=2 * seed + 1, apart=0.5))
+        differ = gains(*two_models(60, 50, seed=2 * seed + 1, apart=1.0))
         called = false_discovery(sign_flip(np.concatenate([same, differ], 1), 999)) < 0.05
         wrong.append(called[:150].sum() / max(1, called.sum()))
         found.append(called[150:].mean())
