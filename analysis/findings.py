@@ -187,6 +187,11 @@ def folder(subject: str) -> Path:
     return data_root() / "findings" / folder_name(subject)
 
 
+def subjects() -> list[str]:
+    """Those of whom a page has recorded a result, by name."""
+    return sorted({path.parent.name for path in (data_root() / "findings").glob("*/*.json")})
+
+
 def record(
     subject: str,
     judged: Judged,

@@ -123,6 +123,7 @@ def test_every_row_of_table_5_is_there_and_whole() -> None:
 
 
 def test_results_come_back_as_they_were_recorded() -> None:
+    assert findings.subjects() == []
     finding = FINDINGS["limited-data"]
     judged = judge(finding, {"map": UP, "score": Measured(0.95, math.nan, 1.0, "x")})
     record("sim01@photos", judged, control=judge(finding, {}), run="short recipe, seed 0")
@@ -131,6 +132,7 @@ def test_results_come_back_as_they_were_recorded() -> None:
     assert found["judged"].measured["map"] == UP
     assert math.isnan(found["judged"].measured["score"].low)
     assert recorded("sim02", finding) == ({}, "")
+    assert findings.subjects() == ["sim01@photos"]
 
 
 @pytest.mark.parametrize(
