@@ -30,6 +30,7 @@ VARIANTS = {
     "no-space": {"select_space": False},
     "three-samples": {"samples": 3},
     "free": {"topology": False},
+    "standardised": {"standardise": True},
 }
 
 
@@ -40,6 +41,9 @@ def drawn_model(**config) -> FactorTopy:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.copy_(torch.randn_like(parameter))
+    if made.config.standardise:
+        for standard in (made.standard.local, made.standard.global_):
+            standard.measured(torch.randn(12), torch.rand(12) + 0.5)
     return made.requires_grad_(False)
 
 

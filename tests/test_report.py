@@ -54,8 +54,10 @@ def test_the_table_holds_the_published_row_and_refuses_an_unknown_one(fit, score
     shown = report.table_beside_published(table, "CLIP (subject #2)")
     assert shown.data.set_index("ROI")["paper: CLIP (subject #2)"]["V1"] == 0.247
     assert "<th" in shown.to_html() and "level0_row0" not in shown.to_html().split("<tbody>")[0]
-    with pytest.raises(InputError, match=r"published='CLIP': expected one of CLIP \(subject #1\)"):
-        report.table_beside_published(table, "CLIP")
+    with pytest.raises(
+        InputError, match=r"published='CLIP XXL': expected one of CLIP \(subject #1\)"
+    ):
+        report.table_beside_published(table, "CLIP XXL")
 
 
 def test_every_setting_of_the_simulation_is_explained():
