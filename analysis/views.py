@@ -109,7 +109,7 @@ def seen(hemi: Hemi, view: View) -> Seen:
 class Outline:
     """The border of an area in a view, and where its name goes."""
 
-    lines: tuple[Float[np.ndarray, "point 2"], ...]  # column and row of the picture
+    lines: tuple[Float[np.ndarray, "_ 2"], ...]  # of points: column and row of the picture
     middle: tuple[int, int]  # column and row of the point farthest from the border
     room: float  # mm from there to the border
 

@@ -22,11 +22,11 @@ def executable() -> str:
 
 
 @contextmanager
-def chromium(*flags: str) -> Iterator:
+def chromium() -> Iterator:
     """A running browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable(), args=[*FLAGS, *flags])
+        browser = playwright.chromium.launch(executable_path=executable(), args=[*FLAGS])
         yield browser
         browser.close()
