@@ -31,9 +31,9 @@ DIVERGING = "PuOr_r"
 # Okabe and Ito's colours, which the colour-blind can tell apart, then those of seaborn between.
 CATEGORIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
 GYRUS, SULCUS = 0.74, 0.6  # greys that stand on a light and on a dark page
-NAME_ROOM = 1.5  # mm from an area's middle to its border, for its name to be drawn
 AROUND = 12.0  # mm of cortex shown around the subject's vertices
-FONT = 5.5  # points, of names
+FONT = 6.5  # points, of names
+WIDTH = 7.0  # inches: that of the book's column
 
 
 def rows_on_mesh(subject: Subject, hemi: Hemi) -> Int[np.ndarray, " mesh"]:
@@ -101,10 +101,11 @@ def _outlines(
     for name, edge in sorted(found.items(), key=lambda item: -item[1].room):
         at = to_points(edge.middle) * 72 / axis.figure.dpi
         size = np.array([FONT * 0.7 * len(name), FONT])
+        points = np.ptp(to_points([(0, 0), (1, 0)])[:, 0]) * 72 / axis.figure.dpi / MM  # of a mm
         (left, low), (right, top) = axis.get_window_extent().get_points() * 72 / axis.figure.dpi
         inside = (at > [left, low] + size / 2).all() and (at < [right, top] - size / 2).all()
         clear = all((np.abs(at - other) > (size + extent) / 2).any() for other, extent in drawn)
-        if inside and clear and edge.room >= NAME_ROOM:
+        if inside and clear and 2 * edge.room * points >= 0.6 * FONT:
             drawn.append((at, size))
             axis.text(
                 *edge.middle,
@@ -151,33 +152,22 @@ def _sheet(
     """Both hemispheres laid flat, and from four sides; with an axis for the key of the colours."""
     if not subject.n_surface:
         return _points(subject, colours)
-    figure = plt.figure(figsize=(9.6, 3.7))
-    axes = {}
+    figure = plt.figure(figsize=(WIDTH, 4.3))
+    axes, around = {}, [side for side in SIDES if side != "flat"]
     for column, hemi in enumerate(HEMIS):
-        axes[hemi, "flat"] = figure.add_axes((0.235 * column, 0, 0.23, 0.9))
-        for i, side in enumerate(s for s in SIDES if s != "flat"):
-            place = (0.48 + 0.103 * i, 0.46 * (1 - column), 0.1, 0.44)
-            axes[hemi, side] = figure.add_axes(place)
-            if not column:
-                axes[hemi, side].set_title(side, fontsize=9)
+        axes[hemi, "flat"] = figure.add_axes((0.41 * column, 0.36, 0.4, 0.59))
         axes[hemi, "flat"].set_title(f"{NAMES[hemi]}, flat", fontsize=9)
-        figure.text(
-            0.474,
-            0.68 - 0.46 * column,
-            NAMES[hemi],
-            rotation=90,
-            fontsize=9,
-            ha="center",
-            va="center",
-        )
+        for i, side in enumerate(around if column == 0 else around[::-1]):
+            axes[hemi, side] = figure.add_axes((0.41 * column + 0.101 * i, 0, 0.097, 0.29))
+            axes[hemi, side].set_title(side, fontsize=7, pad=3)
     for (hemi, side), axis in axes.items():
         draw(axis, subject, colours, hemi, side, blend)
-    return figure, figure.add_axes((0.915, 0.2, 0.014, 0.55))
+    return figure, figure.add_axes((0.85, 0.36, 0.02, 0.5))
 
 
 def _points(subject: Subject, colours: Float[np.ndarray, "vertex 4"]) -> tuple[Figure, Axes]:
     """The vertices where their coordinates are, in three projections."""
-    figure, axes = plt.subplots(1, 4, figsize=(9.6, 3), width_ratios=[1, 1, 1, 0.05])
+    figure, axes = plt.subplots(1, 4, figsize=(WIDTH, 2.4), width_ratios=[1, 1, 1, 0.05])
     for axis, (title, across, up) in zip(
         axes, (("posterior", 0, 2), ("lateral", 1, 2), ("superior", 0, 1)), strict=False
     ):
@@ -250,7 +240,7 @@ def layers(
     """The layer that each vertex chose and how sure, with a scale in two dimensions (Fig. 5)."""
     n = layer.shape[1]
     figure, key = _sheet(subject, layer_colours(layer, confidence))
-    key.set_position((0.955, 0.25, 0.1, 0.5))
+    key.set_position((0.9, 0.4, 0.13, 0.42))
     shown = shaded(*np.meshgrid(np.arange(n) / max(n - 1, 1), np.linspace(0, 1, 32)))
     key.imshow(shown, origin="lower", aspect="auto", extent=(0.5, n + 0.5, 0, 1))
     key.set(xlabel="layer of\ngreatest weight", ylabel="confidence, 1 − H / log L", xticks=(1, n))
@@ -291,9 +281,9 @@ def small_maps(
     limits: tuple[float, float] = (0, 1),
 ) -> Figure:
     """Several maps on one scale, laid flat under their names: each layer's weight (Figs 14-16)."""
-    columns = min(len(maps), 4)
+    columns = 2 if len(maps) <= 4 else 4
     rows = -(-len(maps) // columns)
-    figure = plt.figure(figsize=(9.6, 2.3 * rows))
+    figure = plt.figure(figsize=(WIDTH, (7.6 / columns) * rows))
     cells = figure.add_gridspec(
         rows, columns, left=0, right=0.9, bottom=0, top=1 - 0.1 / rows, wspace=0.06, hspace=0.14
     )

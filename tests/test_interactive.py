@@ -1,9 +1,11 @@
 """The interactive page in a real browser: what it shows is the fit's, by mouse and by keyboard."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from tests.browser import chromium, executable
 
+ROOT = Path(__file__).resolve().parents[1]
 MAX_BYTES = 3_000_000
 
 
@@ -153,12 +156,11 @@ def test_the_cortex_is_drawn_and_another_map_changes_it(opened):
 
 
 @pytest.mark.parametrize("view", ["posterior", "lateral", "medial", "ventral", "flat"])
-def test_every_view_shows_data_on_both_hemispheres(opened, fit, view):
+def test_every_view_shows_data_on_both_hemispheres(opened, view):
     page = opened()
     page.click(f"[data-view={view}]")
     page.uncheck("#outlines")
-    page.select_option("#backbone", "1")  # which chose extremes
-    page.select_option("#map", "scale")
+    page.select_option("#map", "cluster")
     picture = drawn(page)
     coloured = np.ptp(picture, axis=2) > 40
     half = coloured.shape[1] // 2
@@ -308,3 +310,29 @@ def test_fits_that_do_not_belong_together_are_refused(fit):
         whole_page([dataclasses.replace(fit, subject=nowhere)])
     with pytest.raises(InputError, match="fits: none"):
         whole_page([])
+
+
+def test_in_the_book_it_is_a_file_framed_and_linked(fit, tmp_path):
+    from types import SimpleNamespace
+
+    from analysis.interactive import whole_page
+
+    spec = importlib.util.spec_from_file_location("alone", ROOT / "book/_ext/alone.py")
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    page = whole_page([fit])
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=tmp_path)
+    context = {
+        "body": f"<p>Before</p>{page._repr_html_()}<p>After</p>",
+        "pathto": lambda url, resource: f"../../{url}",
+    }
+    alone.stand_alone(app, "runs/sim02/cortex", "", context, None)
+    assert (tmp_path / "_static/alone/runs-sim02-cortex.html").read_text("utf8") == page.html
+    url = "../../_static/alone/runs-sim02-cortex.html"
+    assert (
+        f'<a href="{url}">' in context["body"] and f'<a href="{url}" download>' in context["body"]
+    )
+    assert re.search(
+        rf'<iframe [^>]*title="Cortex of sim01-tiny"[^>]* src="{url}">', context["body"]
+    )
+    assert len(context["body"]) < 1000 and context["body"].endswith("<p>After</p>")

@@ -358,6 +358,10 @@ function theme() {
 }
 theme();
 dark.addEventListener("change", theme);
+if (around && window.frameElement) {  // as high as it needs, so that it never scrolls in itself
+  const main = document.querySelector("main");
+  new ResizeObserver(() => { window.frameElement.style.height = `${main.offsetHeight + 4}px`; }).observe(main);
+}
 if (around) new MutationObserver(theme).observe(around, { attributes: true, attributeFilter: ["data-theme"] });
 new ResizeObserver(() => { if (chosen.map) drawBar(); redraw(); }).observe(canvas);
 
