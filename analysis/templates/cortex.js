@@ -369,3 +369,4 @@ byId("nothing").hidden = Boolean(scene.gl);
 canvas.hidden = !scene.gl;
 view("posterior");
 choose();
+if (nameTags.length) pick({ hemi: nameTags[0].hemi, vertex: nameTags[0].vertex });  // a first one to read
