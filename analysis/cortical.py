@@ -18,11 +18,11 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from scipy.spatial import KDTree
 
 from analysis import surface
 from analysis.files import HEMIS, Hemi
-from analysis.subject import AREAS, Subject
+from analysis.maps import OnCortex, hemisphere, resampled
+from analysis.subject import AREAS
 from analysis.views import MM, SIDES, Seen, View, outline, seen
 
 NAMES = {"lh": "left", "rh": "right"}
@@ -36,20 +36,18 @@ FONT = 6.5  # points, of names
 WIDTH = 7.0  # inches: that of the book's column
 
 
-def rows_on_mesh(subject: Subject, hemi: Hemi) -> Int[np.ndarray, " mesh"]:
+def rows_on_mesh(subject: OnCortex, hemi: Hemi) -> Int[np.ndarray, " mesh"]:
     """The subject's vertex that stands at each vertex of fsaverage5; -1 where none does.
 
     A larger mesh is cut to its first vertices, which are fsaverage5's; a smaller one goes to the
     nearest.
     """
-    n = subject.n_surface
-    rows = np.full(n, -1)
-    (here,) = np.nonzero(subject.vertices // n == HEMIS.index(hemi))
-    rows[subject.vertices[here] % n] = here
-    if n >= surface.FSAVERAGE5:
-        return rows[: surface.FSAVERAGE5]
-    target = surface.sphere(hemi, surface.FSAVERAGE5)[0]
-    return rows[KDTree(surface.sphere(hemi, n)[0]).query(target)[1]]
+    rows = hemisphere(subject, np.arange(len(subject.vertices), dtype=float), hemi)
+    if subject.n_surface >= surface.FSAVERAGE5:
+        rows = rows[: surface.FSAVERAGE5]
+    else:
+        rows = resampled(rows, hemi, surface.FSAVERAGE5)
+    return np.nan_to_num(rows, nan=-1).astype(int)
 
 
 def fold_greys(folds: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
@@ -81,7 +79,7 @@ def painted(
 
 
 def _outlines(
-    axis: Axes, subject: Subject, rows: Int[np.ndarray, " mesh"], hemi: Hemi, side: View
+    axis: Axes, subject: OnCortex, rows: Int[np.ndarray, " mesh"], hemi: Hemi, side: View
 ) -> None:
     """Draw the borders of the areas of Table 4, and their names where there is room.
 
@@ -120,7 +118,7 @@ def _outlines(
 
 def draw(
     axis: Axes,
-    subject: Subject,
+    subject: OnCortex,
     colours: Float[np.ndarray, "vertex 4"],
     hemi: Hemi,
     side: View,
@@ -147,7 +145,7 @@ def draw(
 
 
 def _sheet(
-    subject: Subject, colours: Float[np.ndarray, "vertex 4"], blend: bool = True
+    subject: OnCortex, colours: Float[np.ndarray, "vertex 4"], blend: bool = True
 ) -> tuple[Figure, Axes | None]:
     """Both hemispheres laid flat, and from four sides; with an axis for the key of the colours."""
     if not subject.n_surface:
@@ -165,7 +163,7 @@ def _sheet(
     return figure, figure.add_axes((0.85, 0.36, 0.02, 0.5))
 
 
-def _points(subject: Subject, colours: Float[np.ndarray, "vertex 4"]) -> tuple[Figure, Axes]:
+def _points(subject: OnCortex, colours: Float[np.ndarray, "vertex 4"]) -> tuple[Figure, Axes]:
     """The vertices where their coordinates are, in three projections."""
     figure, axes = plt.subplots(1, 4, figsize=(WIDTH, 2.4), width_ratios=[1, 1, 1, 0.05])
     for axis, (title, across, up) in zip(
@@ -190,7 +188,7 @@ def in_colours(
 
 
 def cortex(
-    subject: Subject,
+    subject: OnCortex,
     values: Float[np.ndarray, " vertex"],
     label: str,
     colours: str = "viridis",
@@ -205,7 +203,7 @@ def cortex(
 
 
 def difference(
-    subject: Subject,
+    subject: OnCortex,
     values: Float[np.ndarray, " vertex"],
     label: str,
     largest: float | None = None,
@@ -233,7 +231,7 @@ def shaded(
 
 
 def layers(
-    subject: Subject,
+    subject: OnCortex,
     layer: Float[np.ndarray, "vertex layer"],
     confidence: Float[np.ndarray, " vertex"],
 ) -> Figure:
@@ -249,7 +247,7 @@ def layers(
 
 
 def categories(
-    subject: Subject, category: Int[np.ndarray, " vertex"], names: Sequence[str], title: str
+    subject: OnCortex, category: Int[np.ndarray, " vertex"], names: Sequence[str], title: str
 ) -> Figure:
     """A map of categories by number from 0 (-1: none), each in the colour of its number."""
     palette = np.array([(*to_rgb(c), 1.0) for c in category_colours(len(names))] + [(0, 0, 0, 0)])
@@ -274,7 +272,7 @@ def category_colours(n: int) -> list[str]:
 
 
 def small_maps(
-    subject: Subject,
+    subject: OnCortex,
     maps: Mapping[str, Float[np.ndarray, " vertex"]],
     label: str,
     colours: str = "inferno",
