@@ -13,15 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
-from jaxtyping import Float, Int, UInt8
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from jaxtyping import UInt8
 from matplotlib.figure import Figure
-from nilearn.plotting import plot_surf
 
-from analysis import surface
-from analysis.files import HEMIS, Hemi
-from analysis.maps import OnCortex, hemisphere, resampled
 from analysis.metrics import Scores
 
 CLEAR = {f"{part}.facecolor": "none" for part in ("figure", "axes", "savefig")}
@@ -35,8 +29,6 @@ THEMES = {  # the book theme's own colours of text
 }
 GREY_STYLES = ("-", "--", ":", "-.")  # of what stands behind
 SCREEN_DPI = 100  # at which an inch of a figure is drawn on the page
-# What shows visual cortex: from behind, from outside, from inside, from below.
-VIEWS = ("posterior", "lateral", "medial", "ventral")
 
 
 @dataclass(frozen=True)
@@ -65,110 +57,6 @@ def light_dark(draw: Callable[[], Figure], alt: str, dpi: int = 150) -> Pair:
             f' src="data:image/png;base64,{data}">'
         )
     return Pair("\n".join(tags))
-
-
-def on_mesh(
-    subject: OnCortex, values: Float[np.ndarray, " vertex"], hemi: Hemi
-) -> Float[np.ndarray, " mesh"]:
-    """Values of a hemisphere on fsaverage5 for display, NaN where there are none.
-
-    A larger mesh is cut to its first vertices, which are fsaverage5's; a smaller one goes to the
-    nearest.
-    """
-    whole = hemisphere(subject, values.astype(np.float64), hemi)
-    if subject.n_surface >= surface.FSAVERAGE5:
-        return whole[: surface.FSAVERAGE5]
-    return resampled(whole, hemi, surface.FSAVERAGE5)
-
-
-def posterior_half(
-    hemi: Hemi,
-) -> tuple[tuple[Float[np.ndarray, "kept 3"], Int[np.ndarray, "face 3"]], Int[np.ndarray, " kept"]]:
-    """The inflated mesh behind its middle, which holds visual cortex, and its vertices' indices."""
-    points, faces = surface.inflated(hemi, surface.FSAVERAGE5)
-    faces = faces[(points[faces, 1] < 0).all(1)]
-    back, renumbered = np.unique(faces, return_inverse=True)
-    return (points[back], renumbered.reshape(faces.shape)), back
-
-
-def cortex(
-    subject: OnCortex,
-    values: Float[np.ndarray, " vertex"],
-    label: str,
-    colours: str = "viridis",
-    limits: tuple[float, float] | None = None,
-) -> Figure:
-    """A map on the inflated surface: both hemispheres, four views, one colour scale.
-
-    Of a subject that is not on fsaverage: its vertices from behind, from a side and from above.
-    """
-    low, high = limits or (float(np.nanmin(values)), float(np.nanmax(values)))
-    if not subject.n_surface:
-        return _points(subject, values, label, colours, (low, high))
-    figure, axes = plt.subplots(
-        2,
-        4,
-        figsize=(9, 4.3),
-        subplot_kw={"projection": "3d"},
-        gridspec_kw={"wspace": 0, "hspace": 0},
-    )
-    for row, hemi in zip(axes, HEMIS, strict=True):
-        mesh, back = posterior_half(hemi)
-        folds = surface.sulc(hemi, surface.FSAVERAGE5)[back]
-        shown = on_mesh(subject, values, hemi)[back]
-        for axis, view in zip(row, VIEWS, strict=True):
-            plot_surf(
-                [np.array(x) for x in mesh],  # nilearn centres them in place
-                shown,
-                bg_map=folds,
-                hemi="left" if hemi == "lh" else "right",
-                view=view,
-                engine="matplotlib",
-                cmap=colours,
-                vmin=low,
-                vmax=high,
-                bg_on_data=False,
-                colorbar=False,
-                axes=axis,
-                figure=figure,
-            )
-            axis.set_box_aspect(None, zoom=1.55)
-            axis.patch.set_alpha(0)
-            if hemi == HEMIS[0]:
-                axis.set_title(view, y=1.02, fontsize=10, color=plt.rcParams["text.color"])
-        row[0].text2D(
-            -0.12,
-            0.5,
-            "left" if hemi == "lh" else "right",
-            rotation=90,
-            transform=row[0].transAxes,
-            va="center",
-            color=plt.rcParams["text.color"],
-        )
-    scale = ScalarMappable(Normalize(low, high), colours)
-    figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.02, label=label)
-    return figure
-
-
-def _points(
-    subject: OnCortex,
-    values: Float[np.ndarray, " vertex"],
-    label: str,
-    colours: str,
-    limits: tuple[float, float],
-) -> Figure:
-    """The vertices where their coordinates are, in three projections."""
-    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
-    for axis, (title, across, up) in zip(
-        axes, (("posterior", 0, 2), ("lateral", 1, 2), ("superior", 0, 1)), strict=True
-    ):
-        x, y = subject.coordinates[:, across], subject.coordinates[:, up]
-        dots = axis.scatter(x, y, s=4, c=values, cmap=colours, vmin=limits[0], vmax=limits[1])
-        axis.set(title=title, xlabel=f"{'xyz'[across]} (mm)", ylabel=f"{'xyz'[up]} (mm)")
-        axis.set_aspect("equal", "datalim")
-    figure.colorbar(dots, ax=axes, shrink=0.8, label=label)
-    seaborn.despine(figure)
-    return figure
 
 
 def roi_bars(table: pd.DataFrame) -> Figure:

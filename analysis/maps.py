@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from scipy.spatial import KDTree
 
@@ -31,6 +31,7 @@ class OnCortex(Protocol):
     n_surface: int  # vertices per hemisphere of the mesh; 0: not on fsaverage
     vertices: Int[np.ndarray, " vertex"]
     coordinates: Float[np.ndarray, "vertex 3"]
+    rois: dict[str, Bool[np.ndarray, " vertex"]]
 
 
 @dataclass(frozen=True)

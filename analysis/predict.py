@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from analysis.backbones import Backbone, load_backbone
+from analysis.cortical import cortex
 from analysis.extraction import batch_size, pooled
 from analysis.features import cache_key
-from analysis.figures import cortex
 from analysis.files import (
     HEMIS,
     InputError,

@@ -169,6 +169,21 @@ def inflated(
     return shape("infl", hemi, n_vertices)
 
 
+@cache
+def flat(hemi: str) -> tuple[Float[np.ndarray, "vertex 3"], Int[np.ndarray, "face 3"]]:
+    """Coordinates (mm, z = 0) and faces of fsaverage5 cut open and laid flat, for display.
+
+    Up is dorsal. The faces are those of the other surfaces less some along the cuts. Read-only.
+    """
+    check(hemi, FSAVERAGE5)
+    coordinates, faces = read_packaged("flat", hemi)
+    coordinates = coordinates.astype(np.float64) * [1, 1, 0]
+    faces = faces.astype(np.int64)
+    for array in (coordinates, faces):
+        array.setflags(write=False)
+    return coordinates, faces
+
+
 def pial(
     hemi: str, n_vertices: int
 ) -> tuple[Float[np.ndarray, "vertex 3"], Int[np.ndarray, "face 3"]]:

@@ -179,6 +179,16 @@ def test_your_network_is_scored_and_stands_beside_the_default_one(data_folder, t
     assert html.count("Expected layer of my-net") == 2  # for a light page and a dark one
 
 
+@pytest.mark.usefixtures("executed")  # its fit is there to be shown
+def test_the_cortex_of_another_subject_is_a_page_to_turn(data_folder, tmp_path):
+    page = papermill_run("cortex", tmp_path / "cortex.ipynb", subject="sim02-tiny", recipe="check")
+    assert "**Simulated data.**" in markdown_of(page)
+    outputs = [o for c in page["cells"] for o in c.get("outputs", [])]
+    html = "".join(line for o in outputs for line in o.get("data", {}).get("text/html", []))
+    assert '<iframe class="whole-page" title="Cortex of sim02-tiny"' in html
+    assert html.count("with ROIs.") == 2  # for a light page and a dark one
+
+
 def test_a_run_for_another_subject_becomes_a_page(executed, stage):
     page = stage.run_page(executed)
     headings = [line for c in page["cells"] for line in "".join(c["source"]).splitlines()]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import figures
+from analysis import cortical
 from analysis.files import ROOT, InputError
 from analysis.own import load_own
 from analysis.splits import split_pictures, trials_of
@@ -70,7 +70,7 @@ def test_vertices_without_data_are_left_out_and_a_map_needs_no_mesh(folder):
     np.save(folder / "responses.npy", responses)
     subject = load(folder)
     assert subject.dropped == 2 and len(subject.vertices) == 48
-    figure = figures.cortex(subject, np.arange(48.0), "a value")
+    figure = cortical.cortex(subject, np.arange(48.0), "a value")
     assert len(figure.axes) == 4
     plt.close(figure)
 

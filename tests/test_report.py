@@ -119,58 +119,6 @@ def test_a_figure_comes_for_a_light_and_a_dark_page_with_its_words():
     assert plt.get_fignums() == []
 
 
-def test_a_larger_mesh_is_cut_to_fsaverage5(subject):
-    from analysis.figures import on_mesh
-
-    large = subject.n_surface * 64  # fsaverage6, of which a small mesh's vertices are the first
-    right = subject.vertices >= subject.n_surface
-    vertices = subject.vertices + right * (large - subject.n_surface)
-    vertices[-1] = large + 20000  # beyond fsaverage5
-    person = dataclasses.replace(subject, n_surface=large, vertices=vertices)
-    values = np.arange(len(vertices), dtype=float)
-    for hemi, here in (("lh", ~right), ("rh", right)):
-        shown = on_mesh(person, values, hemi)
-        assert shown.shape == (10242,)
-        kept = here & (vertices % large < 10242)
-        np.testing.assert_array_equal(shown[vertices[kept] % large], values[kept])
-        assert np.isfinite(shown).sum() == kept.sum()
-
-
-def test_a_smaller_mesh_is_shown_by_its_nearest_vertex(subject):
-    from analysis import surface
-    from analysis.figures import on_mesh
-
-    values = np.arange(len(subject.vertices), dtype=float)
-    right = subject.vertices >= subject.n_surface
-    whole = np.full(642, np.nan)
-    whole[subject.vertices[right] - 642] = values[right]
-    shown, points = on_mesh(subject, values, "rh"), surface.sphere("rh", 10242)[0]
-    for vertex in range(0, 10242, 97):
-        nearest = np.linalg.norm(points[vertex] - points[:642], axis=1)
-        if np.diff(np.sort(nearest)[:2]) > 1e-6:  # midpoints have two
-            np.testing.assert_equal(shown[vertex], whole[nearest.argmin()])
-
-
-def test_the_drawn_half_holds_all_of_visual_cortex():
-    from analysis.anatomy import visual_vertices
-    from analysis.figures import posterior_half
-
-    for hemi in ("lh", "rh"):
-        (points, faces), back = posterior_half(hemi)
-        assert faces.max() == len(points) - 1 == len(back) - 1
-        assert np.isin(visual_vertices(hemi, 10242), back).all()
-
-
-def test_the_cortex_is_drawn_with_every_view_and_its_scale(subject):
-    from analysis.figures import VIEWS, cortex
-
-    figure = cortex(subject, subject.ncsnr, "ncsnr", limits=(0.0, 1.0))
-    titles = [axis.get_title() for axis in figure.axes]
-    assert [t for t in titles if t] == list(VIEWS)
-    assert figure.axes[-1].get_ylabel() == "ncsnr" and figure.axes[-1].get_ylim() == (0, 1)
-    plt.close(figure)
-
-
 def test_bars_reach_the_scores():
     from analysis.figures import roi_bars
 

@@ -126,6 +126,7 @@ def key_cache(app, config) -> None:
     key = hashlib.sha256()
     package = ROOT / "analysis"
     code = [*package.rglob("*.py"), *package.glob("backbones/configs/*.json")]
+    code += package.glob("templates/*")
     for file in sorted(code):
         key.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     for name in KEYED:
