@@ -265,7 +265,7 @@ def extract(
     default="factortopy",
     show_default=True,
     help="Or one of Table 16: without-topology, no-layer, no-space, no-scale, three-samples,"
-    " class-token, patch-token, gnet.",
+    " class-token, patch-token, gnet; of one layer: layer-3, class-token-layer-3; or ridge.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
 @click.option("--sessions", type=int, help="Read the first so many.")

@@ -193,6 +193,26 @@ class Tokens:
             torch.mul(part.global_[row].view(shape), far, out=global_[i].view(shape))
         return local, global_
 
+    def of_layer(
+        self, rows: Int[np.ndarray, " n"], layer: int, channels: slice = slice(None)
+    ) -> tuple[Float[Tensor, "n channel grid grid"], Float[Tensor, "n channel"]]:
+        """Local and global tokens of some channels of one layer, counted from 0; no other is read.
+
+        For what goes through all pictures a layer at a time, and can't hold all layers.
+        """
+        before = sum(self.widths[:layer])
+        start, stop, _ = channels.indices(self.widths[layer])
+        here = slice(before + start, before + stop)
+        grid = self.parts[0].local.shape[2:]
+        local = torch.empty(len(rows), stop - start, *grid)
+        global_ = torch.empty(len(rows), stop - start)
+        for i, r in enumerate(rows):
+            part, row = self.parts[self.part[r]], int(self.row[r])
+            near, far = part.scale[row, :, layer : layer + 1]  # no scalars: these keep float16
+            torch.mul(part.local[row, here], near, out=local[i])
+            torch.mul(part.global_[row, here], far, out=global_[i])
+        return local, global_
+
     def statistics(self, rows: Int[np.ndarray, " n"] | None = None) -> Statistics:
         """Of the tokens of these pictures (all, if None), kept in the cache for the next time.
 

@@ -9,7 +9,7 @@ that makes neighbours choose alike.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,7 @@ class ModelConfig:
     select_space: bool = True  # else the average over the map
     select_scale: bool = True  # else half of the local token and half of the global one
     samples: int = 1  # points of the picture whose tokens are averaged
+    only_layer: int = 0  # 1 to L: the one layer that is read; 0: all
 
     def __post_init__(self):
         choices = {"bottleneck": ("shared", "separate"), "padding": ("zeros", "border")}
@@ -65,7 +66,29 @@ VARIANTS = {
     "patch-token": ModelConfig(model="patch-token"),
     "gnet": ModelConfig(model="gnet"),
 }
+# Fig. 26: a model for each layer, here layer 1; the paper's grid is of class tokens.
+SINGLE = {
+    "layer-1": ModelConfig(only_layer=1),
+    "class-token-layer-1": ModelConfig(model="class-token", only_layer=1),
+}
 START = 0.02  # sd of the selector's last weights that sets several points apart
+
+
+def named_model(name: str) -> ModelConfig:
+    """A model by name: one of Table 16, or of a single layer, counted from 1: layer-3.
+
+    Raises:
+        InputError: for an unknown name; which layers there are is known with the tokens.
+    """
+    stem, _, layer = name.rpartition("-")
+    if f"{stem}-1" in SINGLE and layer.isdecimal() and int(layer) > 0:
+        return replace(SINGLE[f"{stem}-1"], only_layer=int(layer))
+    if name not in VARIANTS:
+        raise InputError(
+            f"variant {name!r}: expected one of {', '.join(VARIANTS)}, {', '.join(SINGLE)} (or"
+            " another layer), ridge."
+        )
+    return VARIANTS[name]
 
 
 class Selectors(NamedTuple):
@@ -110,10 +133,11 @@ class Standards(nn.Module):
         self.local = Standard(sum(widths)) if config.standardise else None
         self.global_ = Standard(sum(widths)) if config.standardise else None
 
-    def measured(self, statistics: Statistics) -> None:
-        """Take the statistics of the tokens that are trained on."""
-        self.local.measured(statistics.local_mean, statistics.local_sd)
-        self.global_.measured(statistics.global_mean, statistics.global_sd)
+    def measured(self, statistics: Statistics, here: slice = slice(None)) -> None:
+        """Take the statistics of the tokens that are trained on, of the channels that are read."""
+        s = statistics
+        self.local.measured(s.local_mean[here], s.local_sd[here])
+        self.global_.measured(s.global_mean[here], s.global_sd[here])
 
 
 class Bottleneck(nn.Module):

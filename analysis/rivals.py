@@ -6,6 +6,8 @@ They read the same tokens, are trained by the same recipe and scored on the same
 FactorTopy. None has selectors, so none can be mapped by layer, place or scale.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -125,13 +127,27 @@ def make_model(
 
     `statistics`: of the tokens of the pictures trained on, for `standardise`; a saved state holds
     its own.
+    With `only_layer` it is made for that layer's channels, and its forward pass takes these out of
+    the tokens of all layers, which it is given as any other model is.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or a layer that there is not.
     """
     if config.model not in MODELS:
         raise InputError(f"model={config.model!r}: expected one of {', '.join(MODELS)}.")
+    if not 0 <= config.only_layer <= len(widths):
+        raise InputError(
+            f"model: only_layer={config.only_layer}; expected 1 to {len(widths)}, the layers of"
+            " this network, or 0 for all."
+        )
+    here = slice(None)  # the channels that are read
+    if config.only_layer:
+        before, width = sum(widths[: config.only_layer - 1]), widths[config.only_layer - 1]
+        here, widths = slice(before, before + width), [width]
+        config = replace(config, select_layer=False)  # nothing to choose from
     model = MODELS[config.model](config, widths, coordinates)
+    if config.only_layer:
+        model.register_forward_pre_hook(lambda _, x: (x[0][:, here], x[1][:, here], *x[2:]))
     if config.standardise and statistics is not None:
-        model.standard.measured(statistics)
+        model.standard.measured(statistics, here)
     return model

@@ -23,10 +23,11 @@ from analysis.features import (
 )
 from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
-from analysis.model import VARIANTS, ModelConfig
+from analysis.model import VARIANTS, ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
+from analysis.ridge import RidgeFit, ridge_fit
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import default_scheme, limit, split_pictures
@@ -228,10 +229,11 @@ def get_fit(
     normalisation: str = "native",
     changes: Mapping[str, Any] | None = None,
     shuffle: bool = False,
-) -> Fit:
-    """A fit of FactorTopy by names, each thing that it needs made if it is not there.
+) -> Fit | RidgeFit:
+    """A fit of FactorTopy or a rival by names, each thing that it needs made if it is not there.
 
-    `variant`: the model, by name (`model.VARIANTS`: Table 16's).
+    `variant`: the model, by name: of `model.VARIANTS` (Table 16's); of one layer, counted from 1:
+    layer-3, class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
     `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. `shuffle`: a control, whose responses are in another
@@ -241,9 +243,11 @@ def get_fit(
         InputError: for an unknown name, or data that can't be used.
     """
     steps = _recipe(recipe, seed)
-    if variant not in VARIANTS:
-        raise InputError(f"variant {variant!r}: expected one of {', '.join(VARIANTS)}.")
-    model, steps = with_changes(VARIANTS[variant], steps, changes or {})
+    model = None if variant == "ridge" else named_model(variant)
+    if model is None and changes:
+        raise InputError(f"{', '.join(changes)}: ridge has no such setting; leave it out.")
+    if model is not None:
+        model, steps = with_changes(model, steps, changes or {})
     require_backbone(backbone)  # a wrong name is told before anything is made
     person = get_subject(subject, space, sessions, average, region, n_surface)
     person = shuffled(person) if shuffle else person
@@ -251,6 +255,8 @@ def get_fit(
     if trials is not None:
         split = limit(split, person, trials, split_seed)
     tokens = get_tokens(person, backbone, weights, normalisation=normalisation)
+    if model is None:
+        return ridge_fit(person, backbone, tokens, split)
     key = fit_key(person, tokens, model, steps, split)
     if not (fit_folder(subject, backbone, key) / "fit.json").exists():
         print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
