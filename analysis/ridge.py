@@ -74,6 +74,25 @@ def _standardised(
     return features.mul_(torch.where(sd > 1e-6 * mean.abs(), (sd * n_features**0.5) ** -1, 0))
 
 
+def layer_features(
+    tokens: Tokens,
+    layer: int,
+    pictures: Int[np.ndarray, " picture"],
+    weight: Float[Tensor, " train"],
+    channels: slice = slice(None),
+) -> tuple[Float[Tensor, "picture local"], Float[Tensor, "picture global"]]:
+    """What ridge reads of some channels of a layer, from 0: local and global tokens, standardised.
+
+    `weight`: how often each of the first of the pictures was shown; these train.
+    """
+    local, global_ = (t.flatten(1).to(weight) for t in tokens.of_layer(pictures, layer, channels))
+    width, places = tokens.widths[layer], tokens.parts[0].local.shape[2:].numel()
+    return (
+        _standardised(local, weight, 2 * width * places),
+        _standardised(global_, weight, 2 * width),
+    )
+
+
 def token_kernel(
     tokens: Tokens,
     layer: int,
@@ -82,16 +101,12 @@ def token_kernel(
 ) -> Float[Tensor, "picture train"]:
     """Products of the features of pictures with those of the first of them, which train.
 
-    `layer` from 0; `weight`: how often each of the first was shown. Mean over trials of a picture's
-    product with itself: 1.
+    Mean over training trials of a picture's product with itself: 1.
     """
-    width, grid = tokens.widths[layer], tokens.parts[0].local.shape[2:]
     kernel = weight.new_zeros(len(pictures), len(weight))
-    step = max(1, FEATURES_AT_ONCE // grid.numel())
-    for start in range(0, width, step):
-        both = tokens.of_layer(pictures, layer, slice(start, start + step))
-        for some, n_features in zip(both, (2 * width * grid.numel(), 2 * width), strict=True):
-            x = _standardised(some.flatten(1).to(weight), weight, n_features)
+    step = max(1, FEATURES_AT_ONCE // tokens.parts[0].local.shape[2:].numel())
+    for start in range(0, tokens.widths[layer], step):
+        for x in layer_features(tokens, layer, pictures, weight, slice(start, start + step)):
             kernel.addmm_(x, x[: len(weight)].T)
     return kernel
 
@@ -179,7 +194,7 @@ def _check(part: Part, name: str) -> None:
         raise InputError(f"{name}: responses of {wrong} vertices are not finite; leave these out.")
 
 
-def _mean_responses(part: Part, some: slice) -> Float[np.ndarray, "picture vertex"]:
+def mean_responses(part: Part, some: slice) -> Float[np.ndarray, "picture vertex"]:
     """Means over the trials of each picture, of some vertices."""
     order = np.argsort(part.trial_picture, kind="stable")
     starts = np.searchsorted(part.trial_picture[order], np.arange(len(part.pictures)))
@@ -202,7 +217,7 @@ def _solve(tokens: Tokens, parts: dict[str, Part]) -> dict[str, np.ndarray]:
         basis = Eigenbasis.of(token_kernel(tokens, now, pictures, weight), weight)
         for start in range(0, n_vertices, VERTICES_AT_ONCE):
             some = slice(start, start + VERTICES_AT_ONCE)
-            means = torch.from_numpy(_mean_responses(training, some)).to(device)
+            means = torch.from_numpy(mean_responses(training, some)).to(device)
             predicted, chosen = (t.cpu().numpy() for t in ridge(basis, means))
             shown = predicted[validation.trial_picture]
             scores[now, some] = metrics.r2(shown, validation.responses[:, some])
