@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from analysis.files import InputError
-from analysis.model import VARIANTS, ModelConfig
+from analysis.model import SINGLE, VARIANTS, FactorTopy, ModelConfig, named_model
 from analysis.rivals import MODELS, Rival, make_model
 
 WIDTHS = [5, 3, 4]
@@ -123,3 +123,56 @@ def test_parameters_are_those_of_the_definitions_at_the_papers_size() -> None:
     mlp = width * 64 * 128 + 128 + 128 * 128 + 128
     assert counts["patch-token"] == layers * mlp + readout
     assert counts["gnet"] == layers * width * 128 + readout + n * layers * 64
+
+
+def test_a_single_layers_model_is_factortopy_whose_weights_are_all_on_it() -> None:
+    config = ModelConfig(channels=D, grid=4, hidden=8, frequencies=2, only_layer=2)
+    coordinates = torch.rand(N, 3)
+    single = make_model(config, WIDTHS, coordinates).double()
+    with torch.no_grad():
+        for parameter in single.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
+    every = FactorTopy(ModelConfig(channels=D, hidden=8, frequencies=2), WIDTHS, coordinates)
+    every = every.double()
+    mine = {k: v for k, v in single.state_dict().items() if not k.startswith("bottleneck")}
+    every.load_state_dict(mine, strict=False)
+    with torch.no_grad():
+        every.bottleneck.weights[1].copy_(single.bottleneck.weights[0])
+    chosen = single.selectors()
+    assert torch.equal(chosen.layer, torch.ones(N, 1))
+    one_hot = torch.eye(3, dtype=torch.float64)[1].expand(N, 3)
+    expected = every(*tokens(), chosen._replace(layer=one_hot))
+    torch.testing.assert_close(single(*tokens()), expected)
+    assert chosen.space.std() > 0.1 and expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_a_single_layers_model_reads_that_layer_and_no_other(name: str, layer: int) -> None:
+    config = ModelConfig(model=name, channels=D, grid=4, hidden=8, frequencies=2, only_layer=layer)
+    model = make_model(config, WIDTHS, torch.rand(N, 3)).double()
+    local, global_ = tokens()
+    before = model(local, global_)
+    for other, start in enumerate([0, 5, 8], 1):
+        channels = slice(start, start + WIDTHS[other - 1])
+        changed = local.clone(), global_.clone()
+        for some in changed:
+            some[:, channels] += torch.rand_like(some[:, channels])
+        assert torch.equal(model(*changed), before) == (other != layer)
+
+
+@pytest.mark.parametrize("layer", [-1, 4])
+def test_a_layer_that_there_is_not_is_refused(layer: int) -> None:
+    with pytest.raises(InputError, match=f"only_layer={layer}; expected 1 to 3, the layers"):
+        make_model(ModelConfig(only_layer=layer), WIDTHS, torch.rand(N, 3))
+
+
+def test_models_have_names() -> None:
+    assert named_model("layer-12") == ModelConfig(only_layer=12)
+    expected = ModelConfig(model="class-token", only_layer=3)
+    assert named_model("class-token-layer-3") == expected
+    for name in (*VARIANTS, *SINGLE):
+        assert named_model(name) == (VARIANTS | SINGLE)[name]
+    for wrong in ("layer-0", "layer-x", "gnet-layer-1", "layer", "mlp"):
+        with pytest.raises(InputError, match=f"variant '{wrong}': expected one of factortopy"):
+            named_model(wrong)
