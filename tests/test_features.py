@@ -747,3 +747,14 @@ def test_reading_is_in_any_order_and_the_same_each_time() -> None:
         one, two = tokens[rows]
         assert torch.equal(one, local[rows]) and torch.equal(two, global_[rows])
     assert tokens[np.array([], int)][0].shape == (0, 5, 8, 8)
+
+
+@pytest.mark.parametrize("network", [Toy, Wide])
+def test_a_layer_alone_is_what_is_read_with_the_others(network: type[Toy]) -> None:
+    tokens, rows = made(network()), np.array([4, 21, 4])
+    local, global_ = tokens[rows]
+    for layer, before in enumerate([0, WIDTHS[0]]):
+        for some in (slice(None), slice(1, 2), slice(0, 99)):
+            one, two = tokens.of_layer(rows, layer, some)
+            here = np.arange(before, before + WIDTHS[layer])[some]
+            assert torch.equal(one, local[:, here]) and torch.equal(two, global_[:, here])
