@@ -35,6 +35,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from analysis import metrics
+from analysis.batches import Part
 from analysis.features import Tokens
 from analysis.files import (
     InputError,
@@ -50,7 +51,7 @@ from analysis.files import (
 from analysis.fit import MEND, PartName, fit_folder, part_of, scores_of, versions
 from analysis.splits import Split
 from analysis.subject import Subject
-from analysis.trainer import Part
+from analysis.trainer import check_part
 
 # In mean eigenvalues of the kernel: from hardly any penalty to a prediction of the mean.
 PENALTIES = tuple(float(p) for p in np.logspace(-3, 5, 33))
@@ -188,12 +189,6 @@ class RidgeFit:
         return scores_of(self.predicted(part), self.subject, self.split, part, average)
 
 
-def _check(part: Part, name: str) -> None:
-    wrong = int((~np.isfinite(part.responses)).any(0).sum())
-    if wrong:
-        raise InputError(f"{name}: responses of {wrong} vertices are not finite; leave these out.")
-
-
 def mean_responses(part: Part, some: slice) -> Float[np.ndarray, "picture vertex"]:
     """Means over the trials of each picture, of some vertices."""
     order = np.argsort(part.trial_picture, kind="stable")
@@ -266,7 +261,7 @@ def _make(
     started = time.time()
     parts = {name: part_of(subject, split, name) for name in ("train", "validation", "test")}
     for name in ("train", "validation"):
-        _check(parts[name], name)
+        check_part(parts[name], name)
     found = _solve(tokens, parts)
     with whole_file(folder / "ridge.safetensors") as scratch:
         save_file({k: np.ascontiguousarray(v) for k, v in found.items()}, scratch)

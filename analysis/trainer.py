@@ -259,7 +259,7 @@ def _named(vertices: Bool[np.ndarray, " vertex"]) -> str:
     return f"{len(rows):,} of {len(vertices):,} vertices (rows {some})"
 
 
-def _check(part: Part, name: str) -> None:
+def check_part(part: Part, name: str) -> None:
     """Pass if a part can be trained on or scored."""
     mend = "Leave these out: analysis.subject.complete(subject)."
     responses = part.responses
@@ -308,8 +308,8 @@ def train(
         InputError: for responses or tokens that are not finite, responses that don't vary, a batch
             larger than the data, a loss that is not finite, or a GPU without room for one picture.
     """
-    _check(training, "training")
-    _check(validation, "validation")
+    check_part(training, "training")
+    check_part(validation, "validation")
     keep_freed()
     if recipe.batch > len(training.responses):
         raise InputError(

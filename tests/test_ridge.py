@@ -198,5 +198,5 @@ def test_damage_and_nan_are_refused(tokens: Tokens) -> None:
         fitted(subject, tokens)
     spoilt = noise()
     spoilt[:, 3] = np.nan
-    with pytest.raises(InputError, match="train: responses of 1 vertices are not finite"):
+    with pytest.raises(InputError, match="train: responses of 1 of 20 vertices"):
         fitted(dataclasses.replace(person(spoilt), identity="spoilt"), tokens)
