@@ -47,7 +47,7 @@ def _model(config: ModelConfig, widths: list[int], n_vertices: int) -> FactorTop
         model = make_model(config, widths, 100 * torch.rand(n_vertices, 3, generator=generator))
     if isinstance(model, FactorTopy) and config.select_space:
         last = model.space[-1].weight if config.topology else model.space.value
-        torch.nn.init.normal_(last, std=0.1, generator=generator)
+        torch.nn.init.normal_(last, std=0.7, generator=generator)
     return model
 
 
