@@ -44,7 +44,7 @@ ABLATIONS = [name for name, config in VARIANTS.items() if config.model == "facto
 def test_counts_are_those_of_the_formulas(name: str) -> None:
     config, widths, n = VARIANTS[name], [16] * 4, 12_000
     ratio = multiply_accumulates(config, widths, n, B) / by_hand(config, widths, n)
-    assert 1 <= ratio < 1.05  # products of cells of like size are padded to one
+    assert 1 <= ratio < 1.2  # products of cells of like size are padded to one
 
 
 @pytest.mark.parametrize("name", ["class-token", "patch-token", "gnet"])
