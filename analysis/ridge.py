@@ -48,7 +48,8 @@ from analysis.files import (
     whole_file,
     write_json,
 )
-from analysis.fit import MEND, PartName, fit_folder, part_of, scores_of, versions
+from analysis.fit import PartName, fit_folder, part_of, scores_of, versions
+from analysis.saved import MEND
 from analysis.splits import Split
 from analysis.subject import Subject
 from analysis.trainer import check_part
