@@ -189,6 +189,11 @@ class RidgeFit:
         """Brain score on a part, against single trials or against means over repeats."""
         return scores_of(self.predicted(part), self.subject, self.split, part, average)
 
+    def score(self, part: PartName = "test", normalised: bool = False) -> metrics.Score:
+        """The mean R² over vertices, or that as a share of the noise ceiling."""
+        scores = self.scores(part)
+        return scores.over(np.isfinite(scores.r2), normalised)
+
 
 def mean_responses(part: Part, some: slice) -> Float[np.ndarray, "picture vertex"]:
     """Means over the trials of each picture, of some vertices."""

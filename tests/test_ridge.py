@@ -138,9 +138,11 @@ def fitted(subject: Subject, tokens: Tokens) -> RidgeFit:
 
 
 def test_noise_is_not_predicted(tokens: Tokens) -> None:
-    scores = fitted(person(noise()), tokens).scores("test")
+    fit = fitted(person(noise()), tokens)
+    scores = fit.scores("test")
     everywhere = np.ones(N_VERTICES, bool)
     assert abs(scores.over(everywhere).value) < 0.02
+    assert fit.score("test", normalised=True) == scores.over(everywhere, normalised=True)
     assert scores.part == "test" and scores.n_pictures == 50
 
 
