@@ -236,19 +236,24 @@ def _solve(tokens: Tokens, parts: dict[str, Part]) -> dict[str, np.ndarray]:
     }
 
 
-def ridge_fit(subject: Subject, backbone: str, tokens: Tokens, split: Split) -> RidgeFit:
-    """The regression of a subject on tokens: read if it is there, else computed.
-
-    Raises:
-        InputError: for responses that are not finite, a damaged fit, or too small a disk.
-    """
-    key = {
+def ridge_key(subject: Subject, tokens: Tokens, split: Split) -> dict:
+    """All that determines a regression."""
+    return {
         "subject": subject.identity,
         "tokens": tokens.identity,
         "model": {"model": "ridge"},
         "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
         "code": code_digest(CODE),
     }
+
+
+def ridge_fit(subject: Subject, backbone: str, tokens: Tokens, split: Split) -> RidgeFit:
+    """The regression of a subject on tokens: read if it is there, else computed.
+
+    Raises:
+        InputError: for responses that are not finite, a damaged fit, or too small a disk.
+    """
+    key = ridge_key(subject, tokens, split)
     folder = fit_folder(subject.name, backbone, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):

@@ -5,6 +5,7 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,10 +28,10 @@ from analysis.model import VARIANTS, ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
-from analysis.ridge import RidgeFit, ridge_fit
+from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
-from analysis.splits import default_scheme, limit, split_pictures
+from analysis.splits import Split, default_scheme, limit, split_pictures
 from analysis.subject import Space, Subject, over_repeats, shuffled
 from analysis.trainer import Recipe
 
@@ -211,57 +212,106 @@ def get_tokens(
     return tokens
 
 
-def get_fit(
-    subject: str,
-    backbone: str,
-    recipe: str = "paper",
-    seed: int = 0,
-    split_seed: int = 0,
-    variant: str = "factortopy",
-    weights: str | None = None,
-    sessions: int | None = None,
-    average: bool = False,
-    scheme: str | None = None,
-    trials: int | None = None,
-    space: Space = "inflated",
-    region: Sequence[str] = (),
-    n_surface: int | None = None,
-    normalisation: str = "native",
-    changes: Mapping[str, Any] | None = None,
-    shuffle: bool = False,
-) -> Fit | RidgeFit:
-    """A fit of FactorTopy or a rival by names, each thing that it needs made if it is not there.
+@dataclass(frozen=True)
+class Wanted:
+    """A fit, by names.
 
-    `variant`: the model, by name: of `model.VARIANTS` (Table 16's); of one layer, counted from 1:
-    layer-3, class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
+    `variant`: the model: of `model.VARIANTS` (Table 16's); of one layer, counted from 1: layer-3,
+    class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
     `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. `shuffle`: a control, whose responses are in another
-    order. The others are `get_subject`'s.
+    order. The others are `get_subject`'s and `load_backbone`'s.
+    """
+
+    subject: str
+    backbone: str
+    recipe: str = "paper"
+    seed: int = 0
+    split_seed: int = 0
+    variant: str = "factortopy"
+    weights: str | None = None
+    normalisation: str = "native"
+    sessions: int | None = None
+    average: bool = False
+    scheme: str | None = None
+    trials: int | None = None
+    space: Space = "inflated"
+    region: Sequence[str] = ()
+    n_surface: int | None = None
+    changes: Mapping[str, Any] | None = None
+    shuffle: bool = False
+
+    def configured(self) -> tuple[ModelConfig | None, Recipe]:
+        """The model, None for ridge, and how it is trained.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        steps, changes = _recipe(self.recipe, self.seed), self.changes or {}
+        if self.variant == "ridge":
+            if changes:
+                raise InputError(f"{', '.join(changes)}: ridge has no such setting; leave it out.")
+            return None, steps
+        return with_changes(named_model(self.variant), steps, changes)
+
+
+class Study:
+    """Subjects and tokens, read once, and fits of them."""
+
+    def __init__(self):
+        self.people: dict[tuple, Subject] = {}
+        self.caches: dict[tuple, Tokens] = {}
+
+    def data(self, wanted: Wanted) -> tuple[Subject, Tokens, Split]:
+        """What a fit is made of, made if it is not there."""
+        w = wanted
+        require_backbone(w.backbone)  # a wrong name is told before anything is made
+        who = (w.subject, w.space, w.sessions, w.average, tuple(w.region), w.n_surface)
+        if who not in self.people:
+            self.people[who] = get_subject(*who)
+        person = self.people[who]
+        what = (*who, w.backbone, w.weights, w.normalisation)
+        if what not in self.caches:
+            tokens = get_tokens(person, w.backbone, w.weights, normalisation=w.normalisation)
+            self.caches[what] = tokens
+        split = split_pictures(person, w.split_seed, scheme=w.scheme or default_scheme(person))
+        if w.trials is not None:
+            split = limit(split, person, w.trials, w.split_seed)
+        return shuffled(person) if w.shuffle else person, self.caches[what], split
+
+    def missing(self, wanted: Wanted) -> bool:
+        """Whether a fit has to be made; its subject and tokens are there then."""
+        model, steps = wanted.configured()
+        person, tokens, split = self.data(wanted)
+        if model is None:
+            key = ridge_key(person, tokens, split)
+        else:
+            key = fit_key(person, tokens, model, steps, split)
+        return not (fit_folder(wanted.subject, wanted.backbone, key) / "fit.json").exists()
+
+    def fit(self, wanted: Wanted) -> Fit | RidgeFit:
+        """The fit, read if it is there, else made."""
+        model, steps = wanted.configured()
+        person, tokens, split = self.data(wanted)
+        if model is None:
+            return ridge_fit(person, wanted.backbone, tokens, split)
+        if self.missing(wanted):
+            print(
+                f"{wanted.subject}, {wanted.backbone}: no such fit is there; trained now,"
+                f" {wanted.recipe} recipe."
+            )
+        network = Network(wanted.weights, wanted.normalisation)
+        return fit_model(person, wanted.backbone, tokens, model, steps, split, network)
+
+
+def get_fit(subject: str, backbone: str, **options: Any) -> Fit | RidgeFit:
+    """A fit by names, each thing that it needs made if it is not there; `options`: see `Wanted`.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
-    steps = _recipe(recipe, seed)
-    model = None if variant == "ridge" else named_model(variant)
-    if model is None and changes:
-        raise InputError(f"{', '.join(changes)}: ridge has no such setting; leave it out.")
-    if model is not None:
-        model, steps = with_changes(model, steps, changes or {})
-    require_backbone(backbone)  # a wrong name is told before anything is made
-    person = get_subject(subject, space, sessions, average, region, n_surface)
-    person = shuffled(person) if shuffle else person
-    split = split_pictures(person, split_seed, scheme=scheme or default_scheme(person))
-    if trials is not None:
-        split = limit(split, person, trials, split_seed)
-    tokens = get_tokens(person, backbone, weights, normalisation=normalisation)
-    if model is None:
-        return ridge_fit(person, backbone, tokens, split)
-    key = fit_key(person, tokens, model, steps, split)
-    if not (fit_folder(subject, backbone, key) / "fit.json").exists():
-        print(f"{subject}, {backbone}: no such fit is there; trained now, {recipe} recipe.")
-    network = Network(weights, normalisation)
-    return fit_model(person, backbone, tokens, model, steps, split, network)
+    return Study().fit(Wanted(subject, backbone, **options))
 
 
 def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:

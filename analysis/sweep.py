@@ -1,0 +1,115 @@
+"""Many fits at once: what is not there is made, one to each core.
+
+    fits = get_fits({"CLIP": {"backbone": "clip-mini"}, "SAM": {"backbone": "sam-mini"}},
+                    subject="sim01", **sized("small"))
+    fits["CLIP"]
+
+`SIZES` says what the findings' pages are run on: small, for a machine of two cores and a few
+minutes; or paper, all vertices and the paper's steps.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+
+from analysis.cores import machine_cores
+from analysis.files import InputError
+from analysis.fit import Fit
+from analysis.ridge import RidgeFit
+from analysis.study import Study, Wanted
+
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "recipe": "brief",
+        "sessions": 1,
+        "n_surface": 2562,
+        "changes": {
+            "channels": 32,
+            "learning_rate": 0.003,
+            "steps_per_epoch": 100,
+            "max_steps": 600,
+            "decay_steps": 300,
+        },
+    },
+    "paper": {"recipe": "paper"},
+}
+# The networks that the findings compare, by the paper's names of their families, smallest first.
+FAMILIES = {
+    "small": {
+        "CLIP": ("clip-mini-s", "clip-mini", "clip-mini-l"),
+        "SAM": ("sam-mini-s", "sam-mini", "sam-mini-l"),
+        "ImageNet": ("imagenet-mini-s", "imagenet-mini", "imagenet-mini-l"),
+        "DiNOv2": ("dinov2-mini-s", "dinov2-mini", "dinov2-mini-l"),
+        "MAE": ("mae-mini-s", "mae-mini", "mae-mini-l"),
+        "MoCov3": ("mocov3-mini-s", "mocov3-mini", "mocov3-mini-l"),
+    },
+    "paper": {
+        "CLIP": ("clip-s", "clip-m", "clip-l", "clip-xl"),
+        "SAM": ("sam-b", "sam-l", "sam-h"),
+        "ImageNet": ("imagenet-b", "imagenet-l"),
+        "DiNOv2": ("dinov2-b", "dinov2-l", "dinov2-g"),
+        "MAE": ("mae-b", "mae-l", "mae-h"),
+        "MoCov3": ("mocov3-s", "mocov3-b", "mocov3-l"),
+    },
+}
+# Of those, the ones of one size, which are compared with each other: 12 layers in the paper.
+BASE = {
+    "small": {name: sizes[1] for name, sizes in FAMILIES["small"].items()},
+    "paper": {
+        "CLIP": "clip-l",
+        "SAM": "sam-b",
+        "ImageNet": "imagenet-b",
+        "DiNOv2": "dinov2-b",
+        "MAE": "mae-b",
+        "MoCov3": "mocov3-b",
+    },
+}
+DIFFUSION = {"small": "sd-mini", "paper": "sd15"}
+
+
+def sized(size: str) -> dict[str, Any]:
+    """The options of a size's fits.
+
+    Raises:
+        InputError: for an unknown size.
+    """
+    if size not in SIZES:
+        raise InputError(f"size {size!r}: expected one of {', '.join(SIZES)}.")
+    return SIZES[size]
+
+
+@cache
+def _study() -> Study:
+    """One for each process that trains."""
+    return Study()
+
+
+def _made(wanted: Wanted) -> None:
+    _study().fit(wanted)
+
+
+def get_fits(wanted: Mapping[str, Mapping[str, Any]], **common: Any) -> dict[str, Fit | RidgeFit]:
+    """The fits of these names; each has options of its own, the others are common: see `Wanted`.
+
+    Networks are run first, here; then fits are trained side by side, on one core each.
+
+    Raises:
+        InputError: for an unknown name, or data that can't be used.
+    """
+    asked = {name: Wanted(**{**common, **own}) for name, own in wanted.items()}
+    for each in asked.values():
+        each.configured()  # a wrong name is told before anything is made
+    study = Study()
+    missing = [each for each in asked.values() if study.missing(each)]
+    workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
+    if workers > 1:
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            for done in [pool.submit(_made, each) for each in missing]:
+                done.result()
+    return {name: study.fit(each) for name, each in asked.items()}
