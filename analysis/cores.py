@@ -19,6 +19,13 @@ from analysis.progress import say
 LOOK_AGAIN = 0.5  # seconds
 
 
+def machine_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def cores(threads: int) -> Iterator[None]:
     """Hold so many of this machine's cores, waiting for them; a process that dies lets go of its.
@@ -27,7 +34,7 @@ def cores(threads: int) -> Iterator[None]:
     """
     folder = data_root() / "cores" / socket.gethostname()
     folder.mkdir(parents=True, exist_ok=True)
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = machine_cores()
     wanted, told = min(threads, count), False
     free = [filelock.FileLock(folder / f"{i}.lock") for i in range(count)]
 

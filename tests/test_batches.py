@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from analysis import batches
-from analysis.batches import Part, Trials, nearest, resident
+from analysis.batches import Part, Resident, Trials, nearest, resident
 from tests.random_tokens import random_tokens
 
 CPU = torch.device("cpu")
@@ -44,7 +44,12 @@ def test_tokens_go_to_the_gpu_where_they_fit_and_are_streamed_where_not(
     free = int(n_bytes / batches.GPU_SHARE) + (1 if room else -1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 10 * free))
     made = []
-    monkeypatch.setattr(batches, "resident", lambda *given: made.append(given) or "resident")
+
+    def on_a_gpu(*given: object) -> Resident:
+        made.append(given)
+        return resident(*given[:2], CPU)
+
+    monkeypatch.setattr(batches, "resident", on_a_gpu)
     rows = np.repeat(np.arange(10), 2)
     found = nearest(tokens, rows, torch.device("cuda"))
     assert (found is tokens) is not room and bool(made) is room

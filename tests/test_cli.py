@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -101,6 +102,21 @@ BAD = {
     ),
     "region of own data": (["fit", "own-x", "--region", "V1"], "own/x: not found"),
     "unknown model": (["fit", "sim01-tiny", "--model", "mlp"], "variant 'mlp': expected one of"),
+    "unknown setting": (["fit", "sim01-tiny", "--set", "colour=red"], "colour: expected one of mo"),
+    "setting of nothing": (["fit", "sim01-tiny", "--set", "blur"], "--set blur: expected NAME=VAL"),
+    "setting of text": (
+        ["fit", "sim01-tiny", "--set", "blur=a"],
+        "blur=a: expected a number, such",
+    ),
+    "setting of no truth": (
+        ["fit", "sim01", "--set", "topology=1"],
+        "topology=1: expected true or",
+    ),
+    "setting out of range": (
+        ["fit", "sim01", "--set", "batch=0"],
+        "recipe: batch=0; expected at le",
+    ),
+    "no thread": (["fit", "sim01-tiny", "--threads", "0"], "0 is not in the range x>=1"),
     "seed of text": (["fit", "sim01-tiny", "--seed", "x"], "'x' is not a valid integer"),
 }
 
@@ -306,3 +322,18 @@ def test_status_counts_a_persons_files_and_shows_what_is_prepared(run, tmp_path,
     assert done.exit_code == 0, done.output
     assert "1 sessions, 0 of 104 files" in done.output
     assert "prepared" in done.output and "tiny-sim01-" in done.output
+
+
+def test_settings_are_changed_by_name_and_a_soup_on_test_pictures_says_so(run, data_folder):
+    from analysis.files import read_json
+
+    changes = ["blur=2", "soup=test", "standardise=true", "betas=0.8,0.99", "max_steps=20"]
+    options = [x for change in changes for x in ("--set", change)]
+    done = run("fit", "sim01-tiny", "--recipe", "check", "--threads", "1", *options)
+    assert done.exit_code == 0, done.output
+    assert "10 test (chose the soup) pictures" in done.output
+    record = read_json(Path(re.search(r"fit: (\S+)", done.output)[1]) / "fit.json", "", "")
+    recipe, model = record["key"]["recipe"], record["key"]["model"]
+    assert (recipe["blur"], recipe["soup"], recipe["betas"]) == (2.0, "test", [0.8, 0.99])
+    assert model["standardise"] is True and record["result"]["steps"] == 20
+    assert re.search(r"step 20 of at most 20: loss \S+, validation R² \S+ \(best", done.stderr)

@@ -21,9 +21,10 @@ from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
 from analysis.model import VARIANTS, FactorTopy, ModelConfig
 from analysis.pictures import Held
+from analysis.report import provenance
 from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
-from analysis.subject import Subject
+from analysis.subject import Subject, complete
 from analysis.trainer import Recipe, predict
 from tests.random_tokens import random_tokens
 
@@ -349,3 +350,95 @@ def test_noiseless_responses_of_its_own_family_are_learnt(tokens: Tokens) -> Non
 def test_pure_noise_gives_no_score(tokens: Tokens) -> None:
     fitted = made(person(noise(seed=6)), tokens, dataclasses.replace(LONGER, max_steps=300))
     assert abs(fitted.scores("test").r2.mean()) < 0.06
+
+
+def test_a_fit_that_standardises_is_read_with_the_statistics_of_its_training_pictures(
+    toy: Subject, tokens: Tokens
+) -> None:
+    split = split_pictures(toy)
+    config = dataclasses.replace(CONFIG, standardise=True)
+    first, again = (fit_model(toy, "toy", tokens, config, QUICK, split) for _ in range(2))
+    local, _ = tokens[split.train]
+    expected = local.double().mean((0, 2, 3)).float()
+    torch.testing.assert_close(again.model.standard.local.mean, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(first.predicted("test"), again.predicted("test"))
+    assert "standard.global_.per_sd" in load_file(first.folder / "model.safetensors")
+
+
+def test_a_soup_chosen_on_test_pictures_is_labelled_wherever_its_score_is(
+    toy: Subject, tokens: Tokens
+) -> None:
+    fitted = made(toy, tokens, dataclasses.replace(QUICK, soup="test"))
+    assert fitted.record["result"]["soup_chosen_on"] == "test"
+    scores = fitted.scores("test")
+    assert fitted.record["result"]["test_r2"] == pytest.approx(scores.r2.mean(), abs=1e-6)
+    said = str(scores.over(np.ones(N_VERTICES, bool)))
+    assert "50 test (chose the soup) pictures" in said
+    assert fitted.scores("validation").part == "validation"
+    assert "The test pictures chose the soup" in provenance(fitted)
+    plain = made(toy, tokens)
+    assert plain.scores("test").part == "test" and "chose the soup" not in provenance(plain)
+    assert "test_r2" not in plain.record["result"]
+
+
+def test_vertices_without_numbers_or_variance_are_left_out_where_asked(tokens: Tokens) -> None:
+    bad = noise()
+    bad[5, 3] = np.nan
+    bad[7, 4] = np.inf
+    bad[:, 11] = 0.3
+    subject = dataclasses.replace(
+        person(bad), rois={"V1": np.arange(N_VERTICES) < 5, "V2": np.arange(N_VERTICES) == 11}
+    )
+    said = r"training: responses of [12] of 20 vertices \(rows .*\) are not finite, [12] values"
+    with pytest.raises(InputError, match=said):
+        made(subject, tokens)
+    rest = complete(subject)
+    kept = np.setdiff1d(np.arange(N_VERTICES), [3, 4, 11])
+    np.testing.assert_array_equal(rest.vertices, kept)
+    np.testing.assert_array_equal(rest.responses, bad[:, kept])
+    np.testing.assert_array_equal(rest.coordinates, subject.coordinates[kept])
+    assert rest.dropped == 3 and rest.identity != subject.identity
+    assert {name: int(mask.sum()) for name, mask in rest.rois.items()} == {"V1": 3}
+    assert len(made(rest, tokens).scores("test").r2) == 17
+    assert complete(rest) is rest
+
+
+KILLED = """
+import importlib.util, os, signal, sys
+spec = importlib.util.spec_from_file_location("test_fit", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from analysis.trainer import Encoder
+step = Encoder.training_step
+def killed(self, *arguments):
+    if self.global_step == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments)
+Encoder.training_step = killed
+tokens = module.random_tokens(module.Path(sys.argv[2]), module.WIDTHS, module.N_PICTURES)
+module.with_options(tokens)
+"""
+
+
+def with_options(tokens: Tokens) -> Fit:
+    """A fit with each option that changes training."""
+    config = dataclasses.replace(CONFIG, standardise=True, bottleneck="separate", padding="border")
+    recipe = dataclasses.replace(QUICK, blur=2.0, blur_steps=16, soup="test", precision="bfloat16")
+    subject = person(noise())
+    return fit_model(subject, "toy", tokens, config, recipe, split_pictures(subject))
+
+
+def test_with_options_a_killed_process_is_gone_on_from_to_the_same_bits(
+    tokens: Tokens, tmp_path: Path
+) -> None:
+    whole = with_options(tokens)
+    whole.folder.rename(tmp_path / "whole")
+    command = [sys.executable, "-c", KILLED, __file__, str(tmp_path)]
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    ended = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
+    assert ended.returncode == -9, ended.stderr
+    assert (whole.folder / "training/last.ckpt").exists()
+    resumed = with_options(tokens)
+    assert resumed.record["result"] == whole.record["result"]
+    weights = [p / "model.safetensors" for p in (tmp_path / "whole", resumed.folder)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis.features import Statistics
 from analysis.files import InputError
 from analysis.model import (
     VARIANTS,
@@ -97,6 +98,65 @@ def test_forward_is_listing_1(bottleneck: str, padding: str) -> None:
     torch.testing.assert_close(model(local, global_), expected, rtol=1e-10, atol=1e-12)
     assert expected.std() > 0.1
     assert model.selectors().layer.mean(0).min() > 0.1  # every layer is read
+
+
+def statistics(local: Tensor, global_: Tensor) -> Statistics:
+    """By numpy, of these tokens; norms are not read."""
+    near, far = local.numpy(), global_.numpy()
+    moments = near.mean((0, 2, 3)), near.std((0, 2, 3)), far.mean(0), far.std(0)
+    norms = torch.zeros(len(WIDTHS)), torch.zeros(len(WIDTHS))
+    return Statistics(*(torch.from_numpy(m).float() for m in moments), *norms)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("bottleneck", ["shared", "separate"])
+def test_standardised_tokens_are_listing_1_on_standardised_tokens(
+    bottleneck: str, padding: str
+) -> None:
+    model = toy(bottleneck=bottleneck, padding=padding, standardise=True).double()
+    plain = toy(bottleneck=bottleneck, padding=padding).double()
+    local, global_ = tokens(batch=5)
+    local, global_ = 3 * local + 2, 0.5 * global_ - 1
+    seen = statistics(local, global_)
+    separate = bottleneck == "separate"
+    torch.testing.assert_close(model(local, global_), plain(local, global_))  # none taken yet
+    model.standard.measured(seen)
+    near = (local - local.mean((0, 2, 3), keepdim=True)) / local.std((0, 2, 3), False, keepdim=True)
+    far = (global_ - global_.mean(0)) / global_.std(0, False)
+    expected = listing_1(plain, near, far, separate, padding)
+    torch.testing.assert_close(model(local, global_), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.standard.local(local), near, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model.standard.global_(global_), far, rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_model_standardises_by_its_own_statistics() -> None:
+    local, global_ = tokens(batch=5)
+    model, other = toy(standardise=True), toy(standardise=True)
+    model.standard.measured(statistics(10 * local + 1, global_))
+    other.load_state_dict(model.state_dict())
+    some = (local.float(), global_.float())
+    torch.testing.assert_close(other(*some), model(*some), rtol=0, atol=0)
+    assert not torch.allclose(toy(standardise=True)(*some), model(*some))
+
+
+def test_a_channel_that_does_not_vary_is_left_out() -> None:
+    local, global_ = tokens(batch=5)
+    local[:, 2] = 7.0
+    model = toy(standardise=True).double()
+    model.standard.measured(statistics(local, global_))
+    assert model.standard.local.per_sd[2] == 0
+    other = local.clone()
+    other[:, 2] = 1e6
+    expected = model(local, global_)
+    assert expected.isfinite().all()
+    torch.testing.assert_close(model(other, global_), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_choice_that_there_is_not_is_told() -> None:
+    with pytest.raises(InputError, match="model: padding='mirror'; expected zeros or border"):
+        ModelConfig(padding="mirror")
+    with pytest.raises(InputError, match="model: bottleneck='two'; expected shared or separate"):
+        ModelConfig(bottleneck="two")
 
 
 def test_selectors_given_are_those_used() -> None:

@@ -83,6 +83,25 @@ def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
     assert "is a person" in report.truth_text(person, [], scores)
 
 
+def test_the_truth_on_a_coarser_mesh_is_that_of_the_same_vertices(fit, monkeypatch):
+    from analysis import report
+
+    def replaced(**changes):
+        return dataclasses.replace(fit, subject=dataclasses.replace(fit.subject, **changes))
+
+    whole, n = fit.subject.vertices, fit.subject.n_surface
+    kept = whole % n < 162  # the first 162 of each hemisphere are a coarser mesh
+    some = {name: values[kept] for name, values in report.choices(fit).items()}
+    monkeypatch.setattr(report, "choices", lambda _: some)
+    fine = report.truth_pairs(replaced(vertices=whole[kept]))
+    coarse = whole[kept] // n * 162 + whole[kept] % n
+    for ours, theirs in zip(
+        report.truth_pairs(replaced(vertices=coarse, n_surface=162)), fine, strict=True
+    ):
+        np.testing.assert_array_equal(ours[1], theirs[1])
+    assert 10 < kept.sum() < len(whole)
+
+
 def test_depth_and_confidence_are_those_of_the_selectors(fit):
     from analysis.report import choices
 

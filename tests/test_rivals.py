@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from analysis.features import Statistics
 from analysis.files import InputError
 from analysis.model import SINGLE, VARIANTS, FactorTopy, ModelConfig, named_model
 from analysis.rivals import MODELS, Rival, make_model
@@ -16,9 +17,9 @@ N, D = 7, 6
 RIVALS = [name for name in MODELS if name != "factortopy"]
 
 
-def rival(name: str) -> Rival:
+def rival(name: str, standardise: bool = False) -> Rival:
     """A small one in float64, all of whose parameters are random."""
-    config = ModelConfig(model=name, channels=D, grid=4)
+    config = ModelConfig(model=name, channels=D, grid=4, standardise=standardise)
     model = make_model(config, WIDTHS, torch.rand(N, 3)).double()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -176,3 +177,20 @@ def test_models_have_names() -> None:
     for wrong in ("layer-0", "layer-x", "gnet-layer-1", "layer", "mlp"):
         with pytest.raises(InputError, match=f"variant '{wrong}': expected one of factortopy"):
             named_model(wrong)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_standardised_tokens_are_those_of_their_statistics(name: str) -> None:
+    local, global_ = tokens()
+    local, global_ = 3 * local + 2, torch.randn(9, sum(WIDTHS), dtype=torch.float64)[:2] - 1
+    moments = local.mean((0, 2, 3)), local.std((0, 2, 3), False), global_.mean(0), global_.std(0)
+    norms = torch.zeros(len(WIDTHS)), torch.zeros(len(WIDTHS))
+    seen = Statistics(*(m.float() for m in moments), *norms)
+    model, plain = rival(name, standardise=True), rival(name)
+    model.standard.measured(seen)
+    near = (local - moments[0][:, None, None]) / moments[1][:, None, None]
+    far = (global_ - moments[2]) / moments[3]
+    torch.testing.assert_close(model(local, global_), plain(near, far), rtol=1e-5, atol=1e-5)
+    config = ModelConfig(model=name, channels=D, grid=4, standardise=True)
+    made = make_model(config, WIDTHS, torch.rand(N, 3), seen)
+    torch.testing.assert_close(made.standard.local.mean, seen.local_mean)

@@ -1,0 +1,208 @@
+"""How much of a simulated truth each recipe gives back, over seeds: what makes maps identifiable.
+
+    table = sweep("sim01", "clip-mini", "brief", seeds=[0, 1, 2])
+
+Scores tell recipes apart that predict; only a known truth tells apart those whose maps are right.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import torch
+from pandas.io.formats.style import Styler
+
+from analysis import metrics
+from analysis.cores import machine_cores
+from analysis.features import Tokens
+from analysis.files import InputError
+from analysis.fit import fit_model
+from analysis.metrics import LEVEL
+from analysis.model import ModelConfig
+from analysis.report import DASH, plain_table, truth_pairs
+from analysis.simulate import parse_name
+from analysis.splits import split_pictures
+from analysis.study import RECIPES, get_subject, get_tokens, with_changes
+from analysis.subject import Subject
+from analysis.trainer import Recipe
+
+DEFAULT = "default: penalty on scale"
+BLUR = 2.0  # tokens, of those recipes that go from coarse to fine
+SCORE = "validation R²"
+
+
+def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What each row of the comparison changes of the default model and recipe."""
+    blurred = {"blur": BLUR, "blur_steps": recipe.decay_steps}
+    off = {"scale_penalty": 0.0}
+    return {
+        "no penalty on scale": off,
+        "no penalty, coarse to fine": off | blurred,
+        DEFAULT: {},
+        "coarse to fine": blurred,
+        "border padding": {"padding": "border"},
+        "separate bottlenecks": {"bottleneck": "separate"},
+        "decay three times as fast": {"decay_steps": max(1, recipe.decay_steps // 3)},
+        "standardised tokens": {"standardise": True},
+        "standardised, no penalty": {"standardise": True} | off,
+    }
+
+
+@lru_cache(maxsize=1)
+def _data(subject: str, backbone: str, mesh: int | None) -> tuple[Subject, Tokens]:
+    """What all fits of a process are made of, read once."""
+    parse_name(subject)  # the truth of others is not known
+    person = get_subject(subject, n_surface=mesh)
+    return person, get_tokens(person, backbone)
+
+
+def recovered(
+    subject: str, backbone: str, mesh: int | None, model: ModelConfig, recipe: Recipe
+) -> dict[str, float]:
+    """The validation score of a fit, and the rank correlations of what it found with the truth."""
+    person, tokens = _data(subject, backbone, mesh)
+    fit = fit_model(person, backbone, tokens, model, recipe, split_pictures(person))
+    found = {  # 0 where all vertices found the same, of which no correlation is defined
+        name: metrics.rank_correlation(true, ours) if np.ptp(ours) else 0.0
+        for name, true, ours in truth_pairs(fit)
+    }
+    return {SCORE: fit.record["result"]["validation_r2"]} | found
+
+
+def sweep(
+    subject: str,
+    backbone: str,
+    recipe: str,
+    seeds: Sequence[int],
+    mesh: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """A row per variant and seed: validation R², and rank correlations with the truth.
+
+    A fit to each core at once. `mesh`: vertices per hemisphere of a coarser one; `changes`: of
+    all variants, as in `get_fit`.
+
+    Raises:
+        InputError: for an unknown name, a subject whose truth is not known, or fewer than 2 seeds.
+    """
+    if len(set(seeds)) < 2:
+        raise InputError(f"seeds={list(seeds)}: expected two or more, for intervals over them.")
+    if recipe not in RECIPES:
+        raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
+    model, steps = with_changes(ModelConfig(), RECIPES[recipe], changes or {})
+    _data(subject, backbone, mesh)  # made here, once, where it is not there
+    rows = [(name, seed) for name in variants(steps) for seed in seeds]
+    asked = [
+        with_changes(model, dataclasses.replace(steps, seed=seed), variants(steps)[name])
+        for name, seed in rows
+    ]
+    workers = min(machine_cores(), len(rows))
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        waiting = [pool.submit(recovered, subject, backbone, mesh, *each) for each in asked]
+        results = [future.result() for future in waiting]
+    return pd.DataFrame(
+        [
+            {"recipe": name, "seed": seed, **result}
+            for (name, seed), result in zip(rows, results, strict=True)
+        ]
+    )
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per recipe and quantity: mean over seeds, its interval, and that of the difference.
+
+    Student's t over seeds; the difference is to the default with the same seed.
+    """
+    rows = []
+    for quantity in table.columns.drop(["recipe", "seed"]):
+        by_seed = table.pivot(index="seed", columns="recipe", values=quantity)
+        t = scipy.stats.t.ppf((1 + LEVEL) / 2, len(by_seed) - 1) / np.sqrt(len(by_seed))
+        away = by_seed.sub(by_seed[DEFAULT], axis=0)
+        for recipe in dict.fromkeys(table["recipe"]):
+            mean, half = by_seed[recipe].mean(), t * by_seed[recipe].std()
+            more, spread = away[recipe].mean(), t * away[recipe].std()
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "quantity": quantity,
+                    "mean": mean,
+                    "low": mean - half,
+                    "high": mean + half,
+                    "difference": more,
+                    "least": more - spread,
+                    "most": more + spread,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def shown(found: pd.DataFrame) -> Styler:
+    """A row per recipe, a column per quantity: the mean over seeds and its interval."""
+    cells = [
+        f"{m:.2f} ({low:.2f}{DASH}{high:.2f})"
+        if q != SCORE
+        else f"{m:.3f} ({low:.3f}{DASH}{high:.3f})"
+        for q, m, low, high in found[["quantity", "mean", "low", "high"]].itertuples(index=False)
+    ]
+    wide = found.assign(cell=cells).pivot(index="recipe", columns="quantity", values="cell")
+    order, columns = dict.fromkeys(found["recipe"]), dict.fromkeys(found["quantity"])
+    return plain_table(wide.loc[list(order), list(columns)].reset_index(names="recipe"))
+
+
+def finding(
+    subject: str,
+    seeds: Sequence[int],
+    mesh: int | None,
+    changes: Mapping[str, Any],
+    found: pd.DataFrame,
+) -> str:
+    """What the comparison is of, and the recipes that find most, in boxes."""
+    means = found.pivot(index="recipe", columns="quantity", values="mean")
+    truth = means.columns.drop(SCORE)
+    total, score = means[truth].mean(axis=1), means[SCORE]
+    most, default = total.idxmax(), means.loc[DEFAULT]
+    each = ", ".join(
+        f"{name} {means.loc[most, name]:.2f} (default {default[name]:.2f})" for name in truth
+    )
+    size = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
+    smaller = f", with {', '.join(f'{k} {v:g}' for k, v in changes.items())}" if changes else ""
+    return (
+        ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
+        ":::{admonition} Key finding\n:class: tip\n"
+        f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{size}: rank"
+        f" correlations, means over {len(seeds)} seeds{smaller}: {each}. Scores alone range from"
+        f" {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f}, the"
+        f" default's {score[DEFAULT]:.3f}.\n:::"
+    )
+
+
+def said(found: pd.DataFrame) -> str:
+    """What differs from the default by more than seeds do, a line per quantity; and the best."""
+    lines = []
+    for quantity, rows in found.groupby("quantity", sort=False):
+        digits = 3 if quantity == SCORE else 2
+        base = rows.set_index("recipe").loc[DEFAULT]
+        parts = []
+        for word, sure in (("higher", rows["least"] > 0), ("lower", rows["most"] < 0)):
+            named = [
+                f"{r.recipe} ({r.difference:+.{digits}f}, {r.least:+.{digits}f} to"
+                f" {r.most:+.{digits}f})"
+                for r in rows[sure].itertuples()
+            ]
+            if named:
+                parts.append(f"{word} with {'; '.join(named)}")
+        best = rows.loc[rows["mean"].idxmax()]
+        lines.append(
+            f"- **{quantity}**: {base['mean']:.{digits}f} by default;"
+            f" {'; '.join(parts) or 'no recipe differs by more than seeds do'}."
+            f" The highest mean is {best['mean']:.{digits}f}, {best['recipe']}."
+        )
+    return "\n".join(lines)
