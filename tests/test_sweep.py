@@ -1,0 +1,42 @@
+import pytest
+
+from analysis import sweep
+from analysis.backbones.cards import CARDS
+from analysis.files import InputError
+from analysis.study import get_fit
+from analysis.sweep import BASE, DIFFUSION, FAMILIES, SIZES, get_fits, sized
+
+
+def test_networks_of_each_size_are_known() -> None:
+    for size in SIZES:
+        assert sized(size) is SIZES[size]
+        assert FAMILIES[size].keys() == BASE[size].keys() and DIFFUSION[size] in CARDS
+        for family, names in FAMILIES[size].items():
+            assert BASE[size][family] in names and set(names) <= CARDS.keys()
+    with pytest.raises(InputError, match="size 'big': expected one of small, paper"):
+        sized("big")
+
+
+def test_fits_made_side_by_side_are_those_made_one_by_one(data_folder, monkeypatch) -> None:
+    pools = []
+    real = sweep.ProcessPoolExecutor
+    monkeypatch.setattr(sweep, "machine_cores", lambda: 2)
+    monkeypatch.setattr(
+        sweep, "ProcessPoolExecutor", lambda *a, **k: pools.append(a[0]) or real(*a, **k)
+    )
+    wanted = {"first": {"seed": 5}, "second": {"seed": 6}}
+    common = {"subject": "sim01-tiny", "backbone": "clip-mini", "recipe": "check"}
+    fits = get_fits(wanted, **common)
+    assert pools == [2] and list(fits) == ["first", "second"]
+    assert [fit.record["key"]["recipe"]["seed"] for fit in fits.values()] == [5, 6]
+    alone = get_fit(**common, seed=5)
+    assert alone.folder == fits["first"].folder
+    get_fits(wanted, **common)
+    assert pools == [2]  # all were there
+
+
+def test_a_wrong_name_is_told_before_anything_is_made(data_folder) -> None:
+    with pytest.raises(InputError, match="recipe 'long'"):
+        get_fits({"a": {"recipe": "long"}, "b": {}}, subject="sim01-tiny", backbone="clip-mini")
+    with pytest.raises(InputError, match="variant 'mlp'"):
+        get_fits({"a": {}, "b": {"variant": "mlp"}}, subject="sim01-tiny", backbone="clip-mini")
