@@ -172,7 +172,7 @@ def interval_rows(found: pd.DataFrame, table: pd.DataFrame, default: str) -> Fig
     for axis, quantity in zip(axes, quantities, strict=True):
         own = found[found["quantity"] == quantity].set_index("recipe").loc[recipes]
         axis.axvline(own.loc[default, "mean"], color="#8d99a6", ls="--", lw=1)
-        half = (own["high"] - own["mean"]).to_numpy()
+        half = [own["mean"] - own["low"], own["high"] - own["mean"]]
         axis.errorbar(own["mean"], rows, xerr=half, fmt="o", color="#2a7f9e", lw=1.5, ms=5)
         for row, recipe in enumerate(recipes):
             seeds = table.loc[table["recipe"] == recipe, quantity]

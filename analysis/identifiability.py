@@ -119,7 +119,8 @@ def sweep(
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """A row per recipe and quantity: mean over seeds, its interval, and that of the difference.
 
-    Student's t over seeds; the difference is to the default with the same seed.
+    Student's t over seeds, that of a correlation cut at -1 and 1; the difference is to the default
+    with the same seed.
     """
     rows = []
     for quantity in table.columns.drop(["recipe", "seed"]):
@@ -128,14 +129,17 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         away = by_seed.sub(by_seed[DEFAULT], axis=0)
         for recipe in dict.fromkeys(table["recipe"]):
             mean, half = by_seed[recipe].mean(), t * by_seed[recipe].std()
+            low, high = mean - half, mean + half
+            if quantity != SCORE:
+                low, high = max(low, -1.0), min(high, 1.0)
             more, spread = away[recipe].mean(), t * away[recipe].std()
             rows.append(
                 {
                     "recipe": recipe,
                     "quantity": quantity,
                     "mean": mean,
-                    "low": mean - half,
-                    "high": mean + half,
+                    "low": low,
+                    "high": high,
                     "difference": more,
                     "least": more - spread,
                     "most": more + spread,

@@ -52,7 +52,7 @@ def made_up() -> pd.DataFrame:
     for seed in range(4):
         for recipe, shift in ((DEFAULT, 0), ("better", 5 + 0.1 * seed), ("alike", (-1) ** seed)):
             value = base[seed] + shift
-            rows.append({"recipe": recipe, "seed": seed, SCORE: value / 100, "layer": -value})
+            rows.append({"recipe": recipe, "seed": seed, SCORE: value / 100, "layer": -value / 20})
     return pd.DataFrame(rows)
 
 
@@ -113,7 +113,7 @@ def test_what_is_said_is_what_the_numbers_show() -> None:
     lines = said(found).splitlines()
     assert len(lines) == 2
     assert "higher with better (+0.05" in lines[0] and "lower" not in lines[0]
-    assert "lower with better (-5.15" in lines[1] and "higher" not in lines[1]
+    assert "lower with better (-0.26" in lines[1] and "higher" not in lines[1]
     assert "alike (" not in said(found)
     same = found.assign(least=-1.0, most=1.0)
     assert said(same).count("no recipe differs by more than seeds do") == 2

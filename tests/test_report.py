@@ -86,18 +86,25 @@ def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
 def test_the_truth_on_a_coarser_mesh_is_that_of_the_same_vertices(fit, monkeypatch):
     from analysis import report
 
-    def replaced(**changes):
-        return dataclasses.replace(fit, subject=dataclasses.replace(fit.subject, **changes))
+    def at(vertices, n_surface):
+        subject = fit.subject
+        part = dataclasses.replace(
+            subject,
+            vertices=vertices,
+            n_surface=n_surface,
+            coordinates=subject.coordinates[kept],
+            ncsnr=subject.ncsnr[kept],
+            responses=subject.responses[:, kept],
+            rois={},
+        )
+        return report.truth_pairs(dataclasses.replace(fit, subject=part))
 
     whole, n = fit.subject.vertices, fit.subject.n_surface
     kept = whole % n < 162  # the first 162 of each hemisphere are a coarser mesh
     some = {name: values[kept] for name, values in report.choices(fit).items()}
     monkeypatch.setattr(report, "choices", lambda _: some)
-    fine = report.truth_pairs(replaced(vertices=whole[kept]))
     coarse = whole[kept] // n * 162 + whole[kept] % n
-    for ours, theirs in zip(
-        report.truth_pairs(replaced(vertices=coarse, n_surface=162)), fine, strict=True
-    ):
+    for ours, theirs in zip(at(coarse, 162), at(whole[kept], n), strict=True):
         np.testing.assert_array_equal(ours[1], theirs[1])
     assert 10 < kept.sum() < len(whole)
 
