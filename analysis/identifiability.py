@@ -1,35 +1,26 @@
 """How much of a simulated truth each recipe gives back, over seeds: what makes maps identifiable.
 
-    table = sweep("sim01", "clip-mini", "brief", seeds=[0, 1, 2])
+    table = sweep("sim01", "clip-mini", "small", seeds=[0, 1, 2])
 
 Scores tell recipes apart that predict; only a known truth tells apart those whose maps are right.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
-from multiprocessing import get_context
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
-import torch
 from pandas.io.formats.style import Styler
 
 from analysis import metrics
-from analysis.cores import machine_cores
-from analysis.features import Tokens
 from analysis.files import InputError
-from analysis.fit import fit_model
+from analysis.fit import Fit
 from analysis.metrics import LEVEL
-from analysis.model import ModelConfig
 from analysis.report import DASH, plain_table, truth_pairs
 from analysis.simulate import parse_name
-from analysis.splits import split_pictures
-from analysis.study import RECIPES, get_subject, get_tokens, with_changes
-from analysis.subject import Subject
+from analysis.study import Wanted
+from analysis.sweep import get_fits, sized
 from analysis.trainer import Recipe
 
 DEFAULT = "default: penalty on scale"
@@ -54,20 +45,18 @@ def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-@lru_cache(maxsize=1)
-def _data(subject: str, backbone: str, mesh: int | None) -> tuple[Subject, Tokens]:
-    """What all fits of a process are made of, read once."""
-    parse_name(subject)  # the truth of others is not known
-    person = get_subject(subject, n_surface=mesh)
-    return person, get_tokens(person, backbone)
+def options(size: str) -> dict[str, Any]:
+    """The options of all fits: a size's, with all sessions, and tokens as they come.
+
+    Whether these are standardised is a row of the comparison.
+    """
+    common = sized(size)
+    changes = {k: v for k, v in common.get("changes", {}).items() if k != "standardise"}
+    return common | {"sessions": None, "changes": changes}
 
 
-def recovered(
-    subject: str, backbone: str, mesh: int | None, model: ModelConfig, recipe: Recipe
-) -> dict[str, float]:
+def recovered(fit: Fit) -> dict[str, float]:
     """The validation score of a fit, and the rank correlations of what it found with the truth."""
-    person, tokens = _data(subject, backbone, mesh)
-    fit = fit_model(person, backbone, tokens, model, recipe, split_pictures(person))
     found = {  # 0 where all vertices found the same, of which no correlation is defined
         name: metrics.rank_correlation(true, ours) if np.ptp(ours) else 0.0
         for name, true, ours in truth_pairs(fit)
@@ -75,44 +64,25 @@ def recovered(
     return {SCORE: fit.record["result"]["validation_r2"]} | found
 
 
-def sweep(
-    subject: str,
-    backbone: str,
-    recipe: str,
-    seeds: Sequence[int],
-    mesh: int | None = None,
-    changes: Mapping[str, Any] | None = None,
-) -> pd.DataFrame:
+def sweep(subject: str, backbone: str, size: str, seeds: Sequence[int]) -> pd.DataFrame:
     """A row per variant and seed: validation R², and rank correlations with the truth.
-
-    A fit to each core at once. `mesh`: vertices per hemisphere of a coarser one; `changes`: of
-    all variants, as in `get_fit`.
 
     Raises:
         InputError: for an unknown name, a subject whose truth is not known, or fewer than 2 seeds.
     """
     if len(set(seeds)) < 2:
         raise InputError(f"seeds={list(seeds)}: expected two or more, for intervals over them.")
-    if recipe not in RECIPES:
-        raise InputError(f"recipe {recipe!r}: expected one of {', '.join(RECIPES)}.")
-    model, steps = with_changes(ModelConfig(), RECIPES[recipe], changes or {})
-    _data(subject, backbone, mesh)  # made here, once, where it is not there
-    rows = [(name, seed) for name in variants(steps) for seed in seeds]
-    asked = [
-        with_changes(model, dataclasses.replace(steps, seed=seed), variants(steps)[name])
-        for name, seed in rows
-    ]
-    workers = min(machine_cores(), len(rows))
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
-        waiting = [pool.submit(recovered, subject, backbone, mesh, *each) for each in asked]
-        results = [future.result() for future in waiting]
+    parse_name(subject)  # the truth of others is not known
+    common = options(size)
+    _, recipe = Wanted(subject, backbone, **common).configured()
+    wanted = {
+        (name, seed): {"seed": seed, "changes": common["changes"] | change}
+        for name, change in variants(recipe).items()
+        for seed in seeds
+    }
+    fits = get_fits(wanted, **(common | {"subject": subject, "backbone": backbone}))
     return pd.DataFrame(
-        [
-            {"recipe": name, "seed": seed, **result}
-            for (name, seed), result in zip(rows, results, strict=True)
-        ]
+        [{"recipe": name, "seed": seed, **recovered(fit)} for (name, seed), fit in fits.items()]
     )
 
 
@@ -161,13 +131,7 @@ def shown(found: pd.DataFrame) -> Styler:
     return plain_table(wide.loc[list(order), list(columns)].reset_index(names="recipe"))
 
 
-def finding(
-    subject: str,
-    seeds: Sequence[int],
-    mesh: int | None,
-    changes: Mapping[str, Any],
-    found: pd.DataFrame,
-) -> str:
+def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) -> str:
     """What the comparison is of, and the recipes that find most, in boxes."""
     means = found.pivot(index="recipe", columns="quantity", values="mean")
     truth = means.columns.drop(SCORE)
@@ -176,14 +140,16 @@ def finding(
     each = ", ".join(
         f"{name} {means.loc[most, name]:.2f} (default {default[name]:.2f})" for name in truth
     )
-    size = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
+    common = options(size)
+    mesh, changes = common.get("n_surface"), common["changes"]
+    where = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
     smaller = f", with {', '.join(f'{k} {v:g}' for k, v in changes.items())}" if changes else ""
     return (
         ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
         ":::{admonition} Key finding\n:class: tip\n"
-        f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{size}: rank"
-        f" correlations, means over {len(seeds)} seeds{smaller}: {each}. Scores alone range from"
-        f" {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f}, the"
+        f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{where}:"
+        f" rank correlations, means over {len(seeds)} seeds{smaller}: {each}. Scores alone range"
+        f" from {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f}, the"
         f" default's {score[DEFAULT]:.3f}.\n:::"
     )
 

@@ -9,11 +9,11 @@ cores and a few minutes, its settings those that gave back most of a simulated t
 or paper, all vertices and the paper's recipe.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -22,6 +22,8 @@ from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.ridge import RidgeFit
 from analysis.study import Study, Wanted
+
+Name = TypeVar("Name", bound=Hashable)
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
@@ -96,7 +98,7 @@ def _made(wanted: Wanted) -> None:
     _study().fit(wanted)
 
 
-def get_fits(wanted: Mapping[str, Mapping[str, Any]], **common: Any) -> dict[str, Fit | RidgeFit]:
+def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Name, Fit | RidgeFit]:
     """The fits of these names; each has options of its own, the others are common: see `Wanted`.
 
     Networks are run first, here; then fits are trained side by side, on one core each.

@@ -1,7 +1,6 @@
 """The comparison of recipes: its numbers by scipy, its words by its numbers, its figure drawn."""
 
 import dataclasses
-from concurrent.futures import Future
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,32 +13,17 @@ from analysis import figures, identifiability
 from analysis.files import InputError
 from analysis.identifiability import DEFAULT, SCORE, finding, said, shown, summary, sweep, variants
 from analysis.study import RECIPES
+from analysis.sweep import SIZES
 
 FEW = {"channels": 8, "hidden": 16, "steps_per_epoch": 5, "max_steps": 10}
 
 
-class AtOnce:
-    """Stands for the pool of processes: each call is made where it is submitted."""
-
-    def __init__(self, *_: object, **__: object):
-        pass
-
-    def __enter__(self) -> "AtOnce":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function, *arguments) -> Future:
-        future: Future = Future()
-        future.set_result(function(*arguments))
-        return future
-
-
 @pytest.fixture
 def quick(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRAINMAPS_DATA", str(data_folder))
-    monkeypatch.setattr(identifiability, "ProcessPoolExecutor", AtOnce)
+    """Two recipes, a few steps, one process."""
+    monkeypatch.setattr("analysis.sweep.machine_cores", lambda: 1)
+    few = {"recipe": "check", "sessions": 1, "changes": FEW | {"standardise": True}}
+    monkeypatch.setitem(SIZES, "few", few)
     two = {DEFAULT: {}, "no penalty on scale": {"scale_penalty": 0.0}}
     monkeypatch.setattr(identifiability, "variants", lambda _: two)
 
@@ -57,15 +41,22 @@ def made_up() -> pd.DataFrame:
 
 
 def test_a_fit_is_made_for_each_recipe_and_seed_and_held_against_the_truth(quick: None) -> None:
-    table = sweep("sim01-tiny", "clip-mini", "check", [0, 1], None, FEW)
+    table = sweep("sim01-tiny", "clip-mini", "few", [0, 1])
     assert table["recipe"].tolist() == [DEFAULT] * 2 + ["no penalty on scale"] * 2
     assert table["seed"].tolist() == [0, 1, 0, 1]
     assert list(table.columns[2:]) == [SCORE, "layer", "scale", "x in V1–V3", "y in V1–V3"]
     values = table[table.columns[2:]].to_numpy()
     assert np.isfinite(values).all() and np.abs(values).max() <= 1
     assert not np.allclose(values[0], values[1]) and not np.allclose(values[0], values[2])
-    again = sweep("sim01-tiny", "clip-mini", "check", [1, 0], None, FEW)
+    again = sweep("sim01-tiny", "clip-mini", "few", [1, 0])
     np.testing.assert_array_equal(again.iloc[1, 2:], table.iloc[0, 2:])
+
+
+def test_all_sessions_are_read_and_tokens_come_as_they_are() -> None:
+    common = identifiability.options("small")
+    assert common["sessions"] is None and "standardise" not in common["changes"]
+    assert SIZES["small"]["sessions"] == 1 and SIZES["small"]["changes"]["standardise"]
+    assert identifiability.options("paper") == {"recipe": "paper", "sessions": None, "changes": {}}
 
 
 def test_every_row_is_another_recipe_that_can_be_trained() -> None:
@@ -83,10 +74,9 @@ def test_every_row_is_another_recipe_that_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("sim01-tiny", "clip-mini", "check", [0]), r"seeds=\[0\]: expected two or more"),
-        (("sim01-tiny", "clip-mini", "long", [0, 1]), "recipe 'long': expected one of"),
-        (("sim01-tiny", "clip-mini", "check", [0, 1], None, {"a": 1}), "a: expected one of"),
-        (("subj01", "clip-mini", "check", [0, 1]), "subject 'subj01': a simulated one is"),
+        (("sim01-tiny", "clip-mini", "few", [0]), r"seeds=\[0\]: expected two or more"),
+        (("sim01-tiny", "clip-mini", "long", [0, 1]), "size 'long': expected one of small"),
+        (("subj01", "clip-mini", "few", [0, 1]), "subject 'subj01': a simulated one is"),
     ],
 )
 def test_what_cant_be_compared_is_told(quick: None, arguments: tuple, told: str) -> None:
@@ -117,7 +107,7 @@ def test_what_is_said_is_what_the_numbers_show() -> None:
     assert "alike (" not in said(found)
     same = found.assign(least=-1.0, most=1.0)
     assert said(same).count("no recipe differs by more than seeds do") == 2
-    text = finding("sim01", [0, 1, 2, 3], 2562, {"channels": 32}, found)
+    text = finding("sim01", [0, 1, 2, 3], "small", found)
     assert "**Simulated data.**" in text and "Of 3 recipes" in text and "channels 32" in text
     layer = made_up().groupby("recipe")["layer"].mean()
     assert f"`{layer.idxmax()}` gives back most" in text
