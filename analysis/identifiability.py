@@ -149,8 +149,8 @@ def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) 
         ":::{admonition} Key finding\n:class: tip\n"
         f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{where}:"
         f" rank correlations, means over {len(seeds)} seeds{smaller}: {each}. Scores alone range"
-        f" from {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f}, the"
-        f" default's {score[DEFAULT]:.3f}.\n:::"
+        f" from {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f},"
+        f" the default's {score[DEFAULT]:.3f}.\n:::"
     )
 
 
