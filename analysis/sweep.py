@@ -30,16 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "recipe": "brief",
         "sessions": 1,
         "n_surface": 2562,
-        "changes": {
-            "standardise": True,
-            "channels": 32,
-            "hidden": 64,
-            "batch": 32,
-            "learning_rate": 0.003,
-            "steps_per_epoch": 50,
-            "max_steps": 400,
-            "decay_steps": 200,
-        },
+        "changes": {"standardise": True, "channels": 32, "hidden": 64},
     },
     "paper": {"recipe": "paper"},
 }
