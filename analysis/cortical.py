@@ -271,22 +271,21 @@ def category_colours(n: int) -> list[str]:
     return [*CATEGORIES, *rest][:n]
 
 
-def small_maps(
-    subject: OnCortex,
-    maps: Mapping[str, Float[np.ndarray, " vertex"]],
-    label: str,
-    colours: str = "inferno",
-    limits: tuple[float, float] = (0, 1),
+def _small(
+    subject: OnCortex, maps: Mapping[str, Float[np.ndarray, "vertex 4"] | None], columns: int
 ) -> Figure:
-    """Several maps on one scale, laid flat under their names: each layer's weight (Figs 14-16)."""
-    columns = 2 if len(maps) <= 4 else 4
+    """Several maps of colours, laid flat under their names, with room at the right for a key.
+
+    The place of one that is None is left empty.
+    """
     rows = -(-len(maps) // columns)
     figure = plt.figure(figsize=(WIDTH, (7.6 / columns) * rows))
     cells = figure.add_gridspec(
         rows, columns, left=0, right=0.9, bottom=0, top=1 - 0.1 / rows, wspace=0.06, hspace=0.14
     )
-    for cell, (name, values) in zip(cells, maps.items(), strict=False):
-        rgba, scale = in_colours(values, colours, limits)
+    for cell, (name, rgba) in zip(cells, maps.items(), strict=False):
+        if rgba is None:
+            continue
         if subject.n_surface:
             pair = cell.subgridspec(1, 2, wspace=0).subplots()
             for axis, hemi in zip(pair, HEMIS, strict=True):
@@ -298,5 +297,44 @@ def small_maps(
             axis.set_aspect("equal")
             axis.axis("off")
             axis.set_title(name, fontsize=9)
+    return figure
+
+
+def small_maps(
+    subject: OnCortex,
+    maps: Mapping[str, Float[np.ndarray, " vertex"]],
+    label: str,
+    colours: str = "inferno",
+    limits: tuple[float, float] = (0, 1),
+) -> Figure:
+    """Several maps on one scale, laid flat under their names: each layer's weight (Figs 14-16)."""
+    painted = {name: in_colours(values, colours, limits)[0] for name, values in maps.items()}
+    figure = _small(subject, painted, 2 if len(maps) <= 4 else 4)
+    scale = ScalarMappable(Normalize(*limits), colours)
     figure.colorbar(scale, cax=figure.add_axes((0.93, 0.2, 0.014, 0.6)), label=label)
+    return figure
+
+
+def small_layers(
+    subject: OnCortex,
+    maps: Mapping[
+        str, tuple[Float[np.ndarray, "vertex layer"], Float[np.ndarray, " vertex"]] | None
+    ],
+    columns: int,
+) -> Figure:
+    """Several maps as `layers` draws one, of (weights, confidence) by name (Figs 13, 17-22, 28).
+
+    Networks may have different numbers of layers: colours are from each one's first to its last.
+    """
+    figure = _small(
+        subject, {name: of and layer_colours(*of) for name, of in maps.items()}, columns
+    )
+    height = figure.get_size_inches()[1]
+    key = figure.add_axes((0.94, 0.5 - 0.6 / height, 0.06, 1.2 / height))
+    shown = shaded(*np.meshgrid(np.linspace(0, 1, 32), np.linspace(0, 1, 32)))
+    key.imshow(shown, origin="lower", aspect="auto", extent=(0, 1, 0, 1))
+    key.set_xticks((0, 1), ("first", "last"), fontsize=7)
+    key.set_yticks((0, 1), ("0", "1"), fontsize=7)
+    key.set_xlabel("layer of\ngreatest weight", fontsize=7)
+    key.set_ylabel("confidence", fontsize=7, labelpad=-4)
     return figure

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import seaborn
 from jaxtyping import UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from analysis.metrics import Scores
 
@@ -27,6 +29,7 @@ THEMES = {  # the book theme's own colours of text
         for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     },
 }
+LINES = ("o-", "s--", "^:", "D-.", "v-", "P--")  # of what a figure compares
 GREY_STYLES = ("-", "--", ":", "-.")  # of what stands behind
 SCREEN_DPI = 100  # at which an inch of a figure is drawn on the page
 
@@ -184,6 +187,99 @@ def interval_rows(found: pd.DataFrame, table: pd.DataFrame, default: str) -> Fig
         )
         axis.title.set_fontsize(9)
     axes[0].set_yticks(rows, recipes)
+    seaborn.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def _band(axis: Axes, x: np.ndarray, rows: pd.DataFrame, name: str, style: str, **line) -> None:
+    """A line of values with the ends of their intervals as bars; `name low` and `name high`."""
+    value = rows[name].to_numpy()
+    low, high = (
+        rows[f"{name} {end}" if f"{name} {end}" in rows else end].to_numpy()
+        for end in ("low", "high")
+    )
+    bars = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
+    axis.errorbar(x, value, bars, fmt=style, ms=4, lw=1.2, elinewidth=0.8, **line)
+
+
+def depth_by_size(depths: pd.DataFrame) -> Figure:
+    """A panel per family: mean depth of each ROI, a line per network from the smallest on.
+
+    `depths`: family, network, ROI, level, depth, low, high.
+    """
+    families = list(dict.fromkeys(depths["family"]))
+    figure, axes = plt.subplots(2, 3, figsize=(7, 4.6), sharex=True, sharey=True)
+    for axis, family in zip(axes.flat, families, strict=False):
+        own = depths[depths["family"] == family]
+        names = list(dict.fromkeys(own["network"]))
+        shades = plt.get_cmap("viridis")(np.linspace(0.25, 0.85, len(names)))
+        for i, (name, colour, style) in enumerate(zip(names, shades, LINES, strict=False)):
+            rows = own[own["network"] == name].sort_values("level", kind="stable")
+            x = np.arange(len(rows)) + 0.12 * (i - (len(names) - 1) / 2)
+            _band(axis, x, rows, "depth", style, color=colour, label=name)
+            axis.set_xticks(np.arange(len(rows)), rows["ROI"], rotation=90, fontsize=8)
+        axis.set_title(family, fontsize=9)
+        axis.set_ylim(0, 1)
+        axis.legend(frameon=False, fontsize=6, loc="upper left", handlelength=2.5)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("depth, 0 first layer")
+    seaborn.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def line_by_size(table: pd.DataFrame) -> Figure:
+    """Slope, start, end and R² against a network's weights in millions, a line per family."""
+    figure, axes = plt.subplots(2, 2, figsize=(7, 5), sharex=True)
+    colours = seaborn.color_palette("colorblind")
+    for axis, name in zip(axes.flat, ("slope", "start", "end", "R²"), strict=True):
+        for (family, rows), style, colour in zip(
+            table.groupby("family", sort=False), LINES, colours, strict=False
+        ):
+            _band(axis, rows["weights"].to_numpy(), rows, name, style, color=colour, label=family)
+        axis.set(xscale="log", ylabel={"R²": "R² of single trials"}.get(name, name))
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    for axis in axes[1]:
+        axis.set_xlabel("weights (millions)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=6, loc="upper center")
+    seaborn.despine(figure)
+    return figure
+
+
+def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
+    """Score by model, and agreement of the map, against the number of samples on a log scale.
+
+    `scores`: model, samples, R², low, high; `maps`: samples, map and maybe truth, each with low and
+    high, the last row that of another seed.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
+    colours = seaborn.color_palette("colorblind")
+    for (model, rows), style, colour in zip(
+        scores.groupby("model", sort=False), LINES, colours, strict=False
+    ):
+        _band(axes[0], rows["samples"].to_numpy(), rows, "R²", style, color=colour, label=model)
+    axes[0].axhline(0, color="#8d99a6", lw=0.8)
+    fewer, again = maps.iloc[:-1], maps.iloc[-1]
+    x = maps["samples"].to_numpy()
+    _band(axes[1], x[:-1], fewer, "map", "o-", color=colours[0], label="with the map of all")
+    axes[1].axhline(
+        again["map"], color="#8d99a6", ls="--", lw=1.2, label="all samples, another seed"
+    )
+    if "truth" in maps:
+        _band(axes[1], x, maps, "truth", "s--", color=colours[1], label="with the truth")
+    axes[0].set_ylabel("R² of single trials")
+    axes[1].set_ylabel("rank correlation of depth")
+    ticks = sorted(scores["samples"].unique())
+    for axis in axes:
+        axis.set(xscale="log", xlabel="samples trained on")
+        axis.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=30)
+        axis.minorticks_off()
+        axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     seaborn.despine(figure)
     figure.tight_layout()
     return figure
