@@ -19,8 +19,9 @@ from analysis.attribution import LayerMaps, layer_maps
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import Scores, regions
-from analysis.simulate import TEACHER, load_truth
+from analysis.simulate import SIZES, TEACHER, load_truth, parse_name
 from analysis.subject import Subject
+from analysis.truth import Truth
 from analysis.verdicts import PREDICTS, Measured
 
 PICTURES, PATCHES = "test pictures", "patches of cortex"
@@ -60,6 +61,17 @@ def read(fit: Fit, seed: int = 0) -> Reading:
     return Reading(fit.subject, backbone, fit.scores("test"), maps, channel, space, scale)
 
 
+def truth_of(subject: Subject) -> Truth:
+    """The truth of a simulated subject's own vertices, also where its mesh is a coarser one.
+
+    Raises:
+        InputError: as `load_truth`.
+    """
+    whole = SIZES[parse_name(subject.name).size].n_surface
+    hemi, vertex = np.divmod(subject.vertices, subject.n_surface)  # the left's are numbered first
+    return load_truth(subject.name, hemi * whole + vertex)
+
+
 def with_truth(readings: Readings) -> Readings:
     """Readings, in whatever lists and dicts, with what a simulated subject reads in truth.
 
@@ -72,7 +84,7 @@ def with_truth(readings: Readings) -> Readings:
         return [with_truth(reading) for reading in readings]
     if not (readings.subject.simulated and readings.backbone == TEACHER):
         return readings
-    truth = load_truth(readings.subject.name, readings.subject.vertices)
+    truth = truth_of(readings.subject)
     layer = truth.layer.astype(float)
     return replace(
         readings,

@@ -20,7 +20,8 @@ from analysis.fit import Fit
 from analysis.maps import choices
 from analysis.metrics import Scores
 from analysis.published import TABLE_13
-from analysis.simulate import SIZES, TEACHER, load_truth, parse_name
+from analysis.readings import truth_of
+from analysis.simulate import TEACHER
 from analysis.subject import AREAS
 
 AREA_NAMES = tuple(AREAS)
@@ -232,9 +233,7 @@ def truth_pairs(
     """
     if not fit.subject.simulated:
         return []
-    whole = SIZES[parse_name(fit.subject.name).size].n_surface
-    hemi, vertex = np.divmod(fit.subject.vertices, fit.subject.n_surface)  # of a coarser mesh
-    truth, found = load_truth(fit.subject.name, hemi * whole + vertex), choices(fit)
+    truth, found = truth_of(fit.subject), choices(fit)
     depth = model.depth(torch.from_numpy(truth.layer)).numpy()
     early = truth.early
     return [

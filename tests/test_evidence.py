@@ -250,6 +250,7 @@ def test_subjects_differ_where_they_do_and_rarely_by_chance_alone(person) -> Non
 
 def test_truth_takes_the_place_of_what_the_teachers_network_read(person) -> None:
     from analysis.simulate import load_truth
+    from analysis.study import get_subject
 
     guessed = np.full((len(person.vertices), 8), 1 / 8)
     mine, other = reading(person, guessed, "clip-mini"), reading(person, guessed, "mae-mini")
@@ -258,6 +259,11 @@ def test_truth_takes_the_place_of_what_the_teachers_network_read(person) -> None
     np.testing.assert_allclose(nested[0].maps.weights, truth.layer)
     np.testing.assert_allclose(nested[0].scale, truth.scale)
     assert nested[0].scores is mine.scores and nested[1] is other
+    coarse = get_subject(person.name, n_surface=642)
+    (found,) = with_truth([reading(coarse, guessed[: len(coarse.vertices)], "clip-mini")])
+    left = {v: i for i, v in enumerate(person.vertices)}
+    same = [left[v + (v >= 642) * (person.n_surface - 642)] for v in coarse.vertices]
+    np.testing.assert_allclose(found.maps.weights, truth.layer[same])
     real = dataclasses.replace(mine, subject=dataclasses.replace(person, source="NSD"))
     assert with_truth(real) is real
 
