@@ -324,8 +324,8 @@ def finding(fits: Compared, table: pd.DataFrame, grid: Grid, by_decay: pd.DataFr
     """The page's finding, in a box; every number from the tables."""
     score, rows = fits.ours.score("test"), table[table["ROI"] == "all"]
     sure = rows["q"] < Q
-    worse = rows.loc[sure & (rows["difference of R²"] < 0), "method"]
-    better = rows.loc[sure & (rows["difference of R²"] > 0), "method"]
+    worse = rows.loc[sure & (rows["difference of R²"] < 0), "method"].tolist()
+    better = rows.loc[sure & (rows["difference of R²"] > 0), "method"].tolist()
     printed = table[table["beside the paper"] != "not printed"]
     counts = printed["beside the paper"].value_counts()
     each = "; ".join(f"{n} {verdict}" for verdict, n in counts.items())
@@ -343,7 +343,7 @@ def finding(fits: Compared, table: pd.DataFrame, grid: Grid, by_decay: pd.DataFr
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _listed(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
@@ -366,12 +366,12 @@ def costs_text(table: pd.DataFrame) -> str:
     """What is counted, and how far that is from what the paper printed."""
     row = table.set_index("Method").loc[NAMES[OURS]]
     gnet = table.set_index("Method").loc[NAMES["gnet"]]
-    at = "at the paper's size, ×"
+    at, printed = "at the paper's size, ×", "Table 16: MACs, ×"
     return (
         f"**This differs from the paper.** By our count FactorTopy does {row['MACs here, ×']:.1f}"
         f" times classToken's multiply-accumulates here and {row[at]:.1f} times at the paper's"
-        f" size, where Table 16 has {row['Table 16: MACs, ×']:g}; GNetViT {gnet['MACs here, ×']:.1f} and"
-        f" {gnet[at]:.1f}, where it has {gnet['Table 16: MACs, ×']:g}. We count every product of matrices"
+        f" size, where Table 16 has {row[printed]:g}; GNetViT {gnet['MACs here, ×']:.1f} and"
+        f" {gnet[at]:.1f}, where it has {gnet[printed]:g}. We count every product of matrices"
         " of a forward pass behind the frozen network: classToken takes one token of each layer"
         " through the bottleneck, FactorTopy all 65, and reads four of them and the global one at"
         " each layer for each vertex. What Table 16 counted it doesn't say; a count that leaves"
