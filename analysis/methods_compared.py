@@ -303,7 +303,7 @@ def truth_table(fits: Compared) -> pd.DataFrame:
     }
     found["ridge, best layer"] = fits.methods["ridge"].validation_r2
     for name, scores in found.items():  # chosen on validation pictures, as ridge does
-        layer = np.nan_to_num(scores, nan=-np.inf).argmax(0)
+        layer = np.nan_to_num(scores, nan=-np.inf).argmax(0).astype(float)
         rows.append({"Method": name, "layer": metrics.rank_correlation(true, layer)})
     return pd.DataFrame(rows)
 

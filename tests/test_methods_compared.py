@@ -143,7 +143,7 @@ def test_truth_is_that_of_the_methods_that_choose(fits: Compared) -> None:
     true = truth_pairs(fits.ours)[0][1]
     ridge = fits.methods["ridge"]
     assert table.loc["ridge, best layer", "layer"] == pytest.approx(
-        metrics.rank_correlation(true, ridge.layer)
+        metrics.rank_correlation(true, ridge.layer.astype(float))
     )
     text = methods_compared.truth_text(fits, methods_compared.truth_table(fits))
     assert f"({table['layer'].max():.2f}; FactorTopy" in text
