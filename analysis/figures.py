@@ -192,24 +192,26 @@ def interval_rows(found: pd.DataFrame, table: pd.DataFrame, default: str) -> Fig
 def difference_rows(table: pd.DataFrame) -> Figure:
     """A panel per ROI, a row per method: difference of R² with its interval, the paper's beside."""
     rois, methods = list(dict.fromkeys(table["ROI"])), list(dict.fromkeys(table["method"]))
-    figure, axes = plt.subplots(1, len(rois), figsize=(7.5, 0.9 + 0.27 * len(methods)), sharey=True)
+    figure, axes = plt.subplots(
+        1, len(rois), figsize=(7.5, 1.0 + 0.27 * len(methods)), sharey=True, layout="constrained"
+    )
     rows = np.arange(len(methods))
     for axis, roi in zip(np.atleast_1d(axes), rois, strict=True):
         own = table[table["ROI"] == roi].set_index("method").reindex(methods)
         away = np.abs(own[["low", "high"]].to_numpy().T - own["difference of R²"].to_numpy())
         axis.axvline(0, color="#8d99a6", ls="--", lw=1)
-        axis.errorbar(own["difference of R²"], rows, xerr=away, fmt="o", color="#2a7f9e", ms=4)
         axis.plot(own["paper"], rows, "D", color="#f28e2b", ms=4)
+        axis.errorbar(own["difference of R²"], rows, xerr=away, fmt="o", color="#2a7f9e", ms=4)
         axis.set(title=roi, ylim=(len(rows) - 0.5, -0.5))
         axis.tick_params(axis="x", labelsize=8)
-        axis.locator_params(axis="x", nbins=4)
+        axis.locator_params(axis="x", nbins=3)
     first = np.atleast_1d(axes)[0]
     first.set_yticks(rows, methods)
-    first.legend(["FactorTopy", "Table 16", "here"], frameon=False, fontsize=8, ncols=3,
-                 loc="lower left", bbox_to_anchor=(-0.1, 1.12))  # fmt: skip
+    labels = ["FactorTopy", "Table 16", "here"]
+    figure.legend(first.lines[:2] + first.containers, labels, ncols=3, fontsize=8, frameon=False,
+                  loc="outside upper center")  # fmt: skip
     figure.supxlabel("R² less FactorTopy's", fontsize=10)
     seaborn.despine(figure)
-    figure.tight_layout()
     return figure
 
 
@@ -239,14 +241,15 @@ def decay_lines(table: pd.DataFrame) -> Figure:
 
 
 def layer_panels(panels: Mapping[str, pd.DataFrame]) -> Figure:
-    """A panel each of ROI by layer, every row over its largest value, which a dot marks."""
+    """A panel each of ROI by layer, every row from its smallest to its largest value, dotted."""
     n = len(next(iter(panels.values())))
     figure, axes = plt.subplots(
         1, len(panels), figsize=(7.5, 1.1 + 0.21 * n), sharey=True, layout="constrained"
     )
     for axis, (name, table) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         values = table.to_numpy()
-        shown = np.clip(values / values.max(1, keepdims=True), 0, 1)
+        low, high = values.min(1, keepdims=True), values.max(1, keepdims=True)
+        shown = (values - low) / np.where(high > low, high - low, 1)
         mesh = axis.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         axis.plot(values.argmax(1), np.arange(len(values)), ".", color="#d62728", ms=7)
         axis.set_title(name.replace(" of ", " of\n"), fontsize=8)
@@ -254,5 +257,5 @@ def layer_panels(panels: Mapping[str, pd.DataFrame]) -> Figure:
         axis.set_yticks(np.arange(n), table.index, fontsize=8)
     figure.supxlabel("layer", fontsize=9)
     key = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.01)
-    key.set_label("share of the row's largest", fontsize=8)
+    key.set_label("from the row's smallest to its largest", fontsize=8)
     return figure

@@ -122,7 +122,7 @@ def _beside(measured: int, printed: int | None) -> str:
     if printed is None:
         return "not printed"
     if measured == printed:
-        return "as printed"
+        return "as printed" if printed else "none in either"
     if measured == 0:
         return "not told apart here"
     return "the other way" if printed else "only here"
@@ -169,8 +169,6 @@ def differences_shown(table: pd.DataFrame) -> pd.DataFrame:
                 for d, low, high in rows[["difference of R²", "low", "high"]].to_numpy()
             ],
             "q": rows["q"],
-            "Vertices better": [f"{x:.0%}" for x in rows["first better"]],
-            "worse": [f"{x:.0%}" for x in rows["second better"]],
             "Table 16": ["–" if np.isnan(d) else f"{d:+.3f}" for d in rows["paper"]],
             "Beside it": rows["beside the paper"],
         }
@@ -234,9 +232,7 @@ def decays(fits: Compared) -> pd.DataFrame:
             row |= {name: paired[name] for name in ("difference of R²", "p")}
             row |= {"least": paired["low"], "most": paired["high"], "confidence": confidence}
             row["map"] = metrics.rank_correlation(usual, depth)
-            row["truth"] = (
-                metrics.rank_correlation(truth_pairs(fit)[0][1], depth) if known else np.nan
-            )
+            row["truth"] = _found(fit) if known else np.nan
             rows.append(row | {"paper": float(TABLE_15.loc[network, steps])})
     return pd.DataFrame(rows)
 
@@ -308,6 +304,11 @@ def truth_table(fits: Compared) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _found(fit: Fit) -> float:
+    """Rank correlation over vertices of the expected layer with the true one."""
+    return metrics.rank_correlation(truth_pairs(fit)[0][1], _choice(fit)[0])
+
+
 def seeds_table(fits: Compared) -> pd.DataFrame:
     """A row per pair of seeds: how alike their maps and predictions are."""
     maps = [layer_maps(fit, samples=0) for fit in fits.seeds.values()]
@@ -376,7 +377,8 @@ def costs_text(table: pd.DataFrame) -> str:
         " through the bottleneck, FactorTopy all 65, and reads four of them and the global one at"
         " each layer for each vertex. What Table 16 counted it doesn't say; a count that leaves"
         " out the reading of tokens at places, which no layer of a network does, comes out lower."
-        f" A training step takes {row['Time here, ×']:.1f} times classToken's here, where it has"
+        " Nor does it say whether its time includes running the frozen network, which would bring"
+        f" all rows closer. A training step takes {row['Time here, ×']:.1f} times classToken's here, where it has"
         f" {row['Table 16: time, ×']:g}."
     )
 
@@ -389,11 +391,26 @@ def truth_text(fits: Compared, table: pd.DataFrame) -> str:
             f" `{fits.ours.record['backbone']}` is not known."
         )
     best = table.loc[table["layer"].idxmax()]
+    others = [_found(fit) for fit in list(fits.seeds.values())[1:]]
     ours = table.set_index("Method").loc[NAMES[OURS]]
     return (
         "The responses were made from this network: rank correlations over vertices of what each"
         " method says with what is true. The layer is the expected one of the selector, or that"
         f" which is best alone on validation pictures. It is found best by {best['Method']}"
-        f" ({best['layer']:.2f}; FactorTopy {ours['layer']:.2f}). A method without a number"
-        " doesn't choose."
+        f" ({best['layer']:.2f}; FactorTopy {ours['layer']:.2f}, and with other seeds"
+        f" {_listed([f'{found:.2f}' for found in others])}). A method without a number doesn't"
+        " choose."
+    )
+
+
+def seeds_text(fits: Compared) -> str:
+    """How far seeds agree, and on what of it the comparison of methods depends."""
+    table = seeds_table(fits)
+    rank, away = table["rank correlation by weight"], table["difference of R²"].abs()
+    truth = ", ".join(f"{_found(fit):.2f}" for fit in fits.seeds.values())
+    known = f" Rank correlations of layers with the truth, by seed: {truth}."
+    return (
+        f"Over {len(fits.seeds)} seeds the maps' rank correlations are {rank.min():.2f} to"
+        f" {rank.max():.2f} by weight, and R² differs by up to {away.max():.3f}."
+        f"{known if fits.truth_known else ''} A method's lead smaller than that is no finding."
     )

@@ -10,6 +10,7 @@ from analysis import figures, methods_compared, metrics, sweep
 from analysis.attribution import layer_maps
 from analysis.comparison import compare, false_discovery
 from analysis.files import InputError
+from analysis.maps import choices
 from analysis.methods_compared import Compared, compared
 from analysis.published import TABLE_15, TABLE_16
 from analysis.simulate import load_truth
@@ -94,7 +95,7 @@ def test_the_grid_puts_scores_and_weights_of_fits_together(fits: Compared) -> No
     ("measured", "printed", "said"),
     [
         (-1, -1, "as printed"),
-        (0, 0, "as printed"),
+        (0, 0, "none in either"),
         (1, -1, "the other way"),
         (0, -1, "not told apart here"),
         (1, 0, "only here"),
@@ -147,6 +148,11 @@ def test_truth_is_that_of_the_methods_that_choose(fits: Compared) -> None:
     )
     text = methods_compared.truth_text(fits, methods_compared.truth_table(fits))
     assert f"({table['layer'].max():.2f}; FactorTopy" in text
+    other = metrics.rank_correlation(true, choices(fits.seeds[1])["depth"])
+    assert f"with other seeds {other:.2f})" in text
+    assert f"by seed: {table.loc['FactorTopy', 'layer']:.2f}, {other:.2f}." in (
+        methods_compared.seeds_text(fits)
+    )
 
 
 def test_costs_are_multiples_of_class_tokens(fits: Compared) -> None:
