@@ -378,8 +378,8 @@ def costs_text(table: pd.DataFrame) -> str:
         " each layer for each vertex. What Table 16 counted it doesn't say; a count that leaves"
         " out the reading of tokens at places, which no layer of a network does, comes out lower."
         " Nor does it say whether its time includes running the frozen network, which would bring"
-        f" all rows closer. A training step takes {row['Time here, ×']:.1f} times classToken's here, where it has"
-        f" {row['Table 16: time, ×']:g}."
+        f" all rows closer. A training step takes {row['Time here, ×']:.1f} times classToken's"
+        f" here, where it has {row['Table 16: time, ×']:g}."
     )
 
 
