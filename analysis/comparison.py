@@ -20,6 +20,7 @@ from analysis import metrics
 from analysis.files import InputError
 from analysis.fit import Fit, PartName, part_of
 from analysis.metrics import Masks
+from analysis.ridge import RidgeFit
 
 VERTICES_AT_ONCE = 4096
 
@@ -138,7 +139,11 @@ class Paired:
 
 
 def compare(
-    one: Fit, other: Fit, part: PartName = "test", samples: int = 5000, seed: int = 0
+    one: Fit | RidgeFit,
+    other: Fit | RidgeFit,
+    part: PartName = "test",
+    samples: int = 5000,
+    seed: int = 0,
 ) -> Paired:
     """Two fits of one subject and split, against its single trials.
 

@@ -5,7 +5,7 @@ A figure's function takes data that were computed before and returns a matplotli
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -282,4 +282,76 @@ def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
         axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     seaborn.despine(figure)
     figure.tight_layout()
+    return figure
+
+
+def difference_rows(table: pd.DataFrame) -> Figure:
+    """A panel per ROI, a row per method: difference of R² with its interval, the paper's beside."""
+    rois, methods = list(dict.fromkeys(table["ROI"])), list(dict.fromkeys(table["method"]))
+    figure, axes = plt.subplots(
+        1, len(rois), figsize=(7.5, 1.0 + 0.27 * len(methods)), sharey=True, layout="constrained"
+    )
+    rows = np.arange(len(methods))
+    for axis, roi in zip(np.atleast_1d(axes), rois, strict=True):
+        own = table[table["ROI"] == roi].set_index("method").reindex(methods)
+        away = np.abs(own[["low", "high"]].to_numpy().T - own["difference of R²"].to_numpy())
+        axis.axvline(0, color="#8d99a6", ls="--", lw=1)
+        axis.plot(own["paper"], rows, "D", color="#f28e2b", ms=4)
+        axis.errorbar(own["difference of R²"], rows, xerr=away, fmt="o", color="#2a7f9e", ms=4)
+        axis.set(title=roi, ylim=(len(rows) - 0.5, -0.5))
+        axis.tick_params(axis="x", labelsize=8)
+        axis.locator_params(axis="x", nbins=3)
+    first = np.atleast_1d(axes)[0]
+    first.set_yticks(rows, methods)
+    labels = ["FactorTopy", "Table 16", "here"]
+    figure.legend(first.lines[:2] + first.containers, labels, ncols=3, fontsize=8, frameon=False,
+                  loc="outside upper center")  # fmt: skip
+    figure.supxlabel("R² less FactorTopy's", fontsize=10)
+    seaborn.despine(figure)
+    return figure
+
+
+def decay_lines(table: pd.DataFrame) -> Figure:
+    """R² and confidence over the steps of the decay, a line per network; the paper's in grey."""
+    figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.9))
+    styles = zip(("o-", "s--", "^:"), ("#2a7f9e", "#f28e2b", "#7b4fa3"), GREY_STYLES, strict=False)
+    for (network, own), (style, colour, grey) in zip(
+        table.groupby("network", sort=False), styles, strict=False
+    ):
+        away = np.abs(own[["low", "high"]].to_numpy().T - own["R²"].to_numpy())
+        axes[0].errorbar(own["steps"], own["R²"], away, fmt=style, color=colour, label=network)
+        axes[0].plot(
+            own["steps"], own["paper"], grey, color="#8d99a6", label=f"Table 15, {network}"
+        )
+        axes[1].plot(own["steps"], own["confidence"], style, color=colour, label=network)
+    axes[0].set_ylabel("R² of single trials")
+    axes[1].set_ylabel("confidence, 1 − H / log L")
+    for axis in axes:
+        axis.set_xlabel("steps of the decay, of the paper's")
+        axis.set_xticks(sorted(set(table["steps"])))
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=4,
+                  loc="lower center", bbox_to_anchor=(0.5, 1))  # fmt: skip
+    seaborn.despine(figure)
+    figure.tight_layout()
+    return figure
+
+
+def layer_panels(panels: Mapping[str, pd.DataFrame]) -> Figure:
+    """A panel each of ROI by layer, every row from its smallest to its largest value, dotted."""
+    n = len(next(iter(panels.values())))
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(7.5, 1.1 + 0.21 * n), sharey=True, layout="constrained"
+    )
+    for axis, (name, table) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        values = table.to_numpy()
+        low, high = values.min(1, keepdims=True), values.max(1, keepdims=True)
+        shown = (values - low) / np.where(high > low, high - low, 1)
+        mesh = axis.imshow(shown, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        axis.plot(values.argmax(1), np.arange(len(values)), ".", color="#d62728", ms=7)
+        axis.set_title(name.replace(" of ", " of\n"), fontsize=8)
+        axis.set_xticks([0, values.shape[1] - 1], [table.columns[0], table.columns[-1]])
+        axis.set_yticks(np.arange(n), table.index, fontsize=8)
+    figure.supxlabel("layer", fontsize=9)
+    key = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.01)
+    key.set_label("from the row's smallest to its largest", fontsize=8)
     return figure

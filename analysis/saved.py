@@ -223,6 +223,12 @@ def read_record(folder: Path) -> dict:
     record = read_json(path, "the record of a fit", MEND)
     if not isinstance(record, dict) or "key" not in record:
         raise InputError(f"{path}: not the record of a fit. {MEND}")
+    made = record["key"].get("model") if isinstance(record["key"], dict) else None
+    if isinstance(made, dict) and made.get("model") == "ridge":
+        raise InputError(
+            f"{folder}: a fit of ridge, which keeps no weights to predict other pictures from, nor"
+            " selectors to map; expected one of another model. Give the folder of such a fit."
+        )
     if (version := record.get("format", 1)) != FORMAT:
         age = "a newer" if isinstance(version, int) and version > FORMAT else "an older"
         raise InputError(

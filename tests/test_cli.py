@@ -6,11 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from analysis.__main__ import main
+from analysis.files import NSDTree
 
 COMMANDS = {
     "fetch": ["--subject", "--backbone", "--dry-run", "--accept-nsd-terms", "--jobs"],
@@ -199,13 +201,18 @@ def test_status_of_an_empty_folder_says_so(run, tmp_path):
         assert done.output == f"data folder: {data}\nnothing there yet\n"
 
 
-def test_status_lists_subject_and_pictures(run, data_folder):
+def test_status_lists_subject_and_pictures(run, data_folder, monkeypatch):
+    tree = NSDTree(data_folder / "simulated/tiny/nsd")
+    written = max(f.stat().st_mtime for f in tree.beta_folder("sim01").iterdir())
+    now = written + 1.5 * 3600  # or a slow machine would be seen in the ages
+    monkeypatch.setattr("analysis.status.time", SimpleNamespace(time=lambda: now))
+    pictures = (now - tree.stimuli.stat().st_mtime) / 3600
     done = run("status", data=data_folder)
     assert done.exit_code == 0
     rows = [" ".join(line.split()) for line in done.output.splitlines()]
     assert rows[:2] == [f"data folder: {data_folder}", "kind name state size age"]
-    assert "subject sim01-tiny 2 sessions 0.6 MB 0.0 h" in rows
-    assert "pictures tiny whole 0.3 MB 0.0 h" in rows
+    assert "subject sim01-tiny 2 sessions 0.6 MB 1.5 h" in rows
+    assert f"pictures tiny whole 0.3 MB {pictures:.1f} h" in rows
 
 
 def test_status_marks_what_a_stopped_run_left(run, tree_copy, tmp_path):

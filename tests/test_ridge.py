@@ -18,6 +18,7 @@ from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import part_of
 from analysis.ridge import PENALTIES, Eigenbasis, RidgeFit, ridge_fit, token_kernel
+from analysis.saved import load_fit
 from analysis.splits import Split, limit, split_pictures
 from analysis.subject import Subject
 from tests.random_tokens import random_tokens
@@ -202,3 +203,9 @@ def test_damage_and_nan_are_refused(tokens: Tokens) -> None:
     spoilt[:, 3] = np.nan
     with pytest.raises(InputError, match="train: responses of 1 of 20 vertices"):
         fitted(dataclasses.replace(person(spoilt), identity="spoilt"), tokens)
+
+
+def test_no_other_pictures_are_predicted_from_its_folder(tokens: Tokens) -> None:
+    fit = fitted(person(noise()), tokens)
+    with pytest.raises(InputError, match="a fit of ridge, which keeps no weights to predict other"):
+        load_fit(fit.folder)

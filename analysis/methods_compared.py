@@ -1,0 +1,416 @@
+"""FactorTopy beside its rivals and ablations, decays and single layers: Tables 15 and 16, Fig. 26.
+
+    fits = compared("sim01", "small", seeds=[0, 1, 2])
+    differences(fits), decays(fits), grid_of(fits)
+
+All fits are of one subject and split, so any two are compared on the same trials.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from analysis import attribution, metrics, model
+from analysis.attribution import layer_maps
+from analysis.comparison import compare, false_discovery
+from analysis.costs import costs, multiply_accumulates
+from analysis.files import InputError
+from analysis.fit import Fit
+from analysis.layer_grid import Grid, layer_grid
+from analysis.model import VARIANTS
+from analysis.published import R2_ERROR, TABLE_15, TABLE_16
+from analysis.readings import truth_of
+from analysis.report import truth_pairs
+from analysis.ridge import RidgeFit
+from analysis.simulate import TEACHER
+from analysis.study import Wanted
+from analysis.sweep import BASE, get_fits, sized
+
+OURS = "factortopy"
+NETWORK = {"small": BASE["small"]["CLIP"], "paper": "clip-xl"}  # that methods are compared on
+DECAY = 6000  # steps of Eq. 3's decay in the paper (E.3); ours is scaled as a recipe's
+REGIONS = ("V1v", "V3v", "EBA")  # columns of Table 16, after all vertices
+SINGLE = {"one layer": "layer-{}", "its global token": "class-token-layer-{}"}
+NAMES = dict(zip(TABLE_16["variant"], TABLE_16.index, strict=True))  # as Table 16 calls them
+Q = 0.05  # false discovery rate at which a difference is said to be there
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The fits of this page, of one subject and split."""
+
+    methods: dict[str, Fit | RidgeFit]  # by variant, ridge last
+    singles: dict[str, list[Fit]]  # by kind: a model of each layer alone
+    decays: dict[str, dict[int, Fit]]  # by network of Table 15 and its steps
+    seeds: dict[int, Fit]  # FactorTopy again
+
+    @property
+    def ours(self) -> Fit:
+        """FactorTopy as it is by default."""
+        return self.methods[OURS]
+
+    @property
+    def truth_known(self) -> bool:
+        """Whether it is known which layers of this network the vertices read."""
+        return self.ours.subject.simulated and self.ours.record["backbone"] == TEACHER
+
+
+def compared(subject: str, size: str, seeds: Sequence[Any]) -> Compared:
+    """All fits, made if they are not there; methods, layers and decays with the first seed.
+
+    Raises:
+        InputError: for an unknown name, or fewer than 2 seeds.
+    """
+    if len(set(seeds)) < 2 or any(type(seed) is not int for seed in seeds):
+        raise InputError(f"seeds={list(seeds)}: expected two or more whole numbers.")
+    common = {"subject": subject, "backbone": NETWORK.get(size), "seed": seeds[0], **sized(size)}
+    networks = {name: BASE[size][name] for name in TABLE_15.index}
+    _, recipe = Wanted(**common).configured()
+    defaults = {NETWORK[size], *networks.values()}
+    first = get_fits({name: {"backbone": name} for name in sorted(defaults)}, **common)
+    layers = range(1, 1 + len(first[NETWORK[size]].tokens.widths))
+    changes = common.get("changes", {})
+    wanted = {("method", name): {"variant": name} for name in VARIANTS}
+    wanted["method", "ridge"] = {"variant": "ridge", "changes": None}
+    wanted |= {
+        (kind, layer): {"variant": name.format(layer)}
+        for kind, name in SINGLE.items()
+        for layer in layers
+    }
+    for name, backbone in networks.items():
+        for steps in TABLE_15.columns:
+            now = round(recipe.decay_steps * steps / DECAY)
+            change = {} if steps == DECAY else {"changes": {**changes, "decay_steps": now}}
+            wanted[name, steps] = {"backbone": backbone, **change}
+    wanted |= {("seed", seed): {"seed": seed} for seed in seeds}
+    fits = get_fits(wanted, **common)
+    return Compared(
+        methods={name: fits["method", name] for name in (*VARIANTS, "ridge")},
+        singles={kind: [fits[kind, layer] for layer in layers] for kind in SINGLE},
+        decays={name: {s: fits[name, s] for s in TABLE_15.columns} for name in networks},
+        seeds={seed: fits["seed", seed] for seed in seeds},
+    )
+
+
+# rivals and ablations
+
+
+def scores_table(fits: Compared) -> pd.DataFrame:
+    """A row per method: R² of single trials, its interval over pictures, and Table 16's beside."""
+    rows = []
+    for name, fit in fits.methods.items():
+        scores, row = fit.scores("test"), {"Method": NAMES.get(name, name)}
+        table = metrics.roi_table(scores, fit.subject.rois, REGIONS).set_index("ROI")
+        row |= {roi: table["R²"].get(roi, np.nan) for roi in ("all", *REGIONS)}
+        row["95 % interval, all"] = f"{table['low']['all']:.3f} to {table['high']['all']:.3f}"
+        printed = TABLE_16.loc[NAMES[name]] if name in NAMES else {}
+        row |= {f"paper: {roi}": printed.get(roi, np.nan) for roi in ("all", *REGIONS)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _sign(value: float, sure: bool) -> int:
+    return int(np.sign(value)) if sure else 0
+
+
+def _beside(measured: int, printed: int | None) -> str:
+    """What a sure sign (else 0) says of the printed one (0: within the paper's ±)."""
+    if printed is None:
+        return "not printed"
+    if measured == printed:
+        return "as printed" if printed else "none in either"
+    if measured == 0:
+        return "not told apart here"
+    return "the other way" if printed else "only here"
+
+
+def differences(fits: Compared) -> pd.DataFrame:
+    """A row per other method and region: R² less FactorTopy's, on the same trials.
+
+    p by sign flips of pictures, q over all rows; printed differences count as 0 within 1.96 √2
+    times the ± of Table 16.
+    """
+    rows = []
+    for name, fit in fits.methods.items():
+        if name == OURS:
+            continue
+        found = compare(fit, fits.ours).roi_table(REGIONS)
+        for row in found.to_dict("records"):
+            paper = np.nan
+            if name in NAMES:
+                ours = TABLE_16.loc[NAMES[OURS], row["ROI"]]
+                paper = float(TABLE_16.loc[NAMES[name], row["ROI"]] - ours)
+            rows.append({"method": NAMES.get(name, name), **row, "paper": paper})
+    table = pd.DataFrame(rows)
+    table["q"] = false_discovery(table["p"].to_numpy())
+    least = 1.96 * 2**0.5 * R2_ERROR
+    table["beside the paper"] = [
+        _beside(
+            _sign(row["difference of R²"], row["q"] < Q),
+            None if np.isnan(row["paper"]) else _sign(row["paper"], abs(row["paper"]) > least),
+        )
+        for row in table.to_dict("records")
+    ]
+    return table
+
+
+def differences_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all vertices, to be read: columns of numbers that belong together are one."""
+    rows = table[table["ROI"] == "all"]
+    return pd.DataFrame(
+        {
+            "Method": rows["method"],
+            "R² less FactorTopy's": [
+                f"{d:+.3f} ({low:+.3f} to {high:+.3f})"
+                for d, low, high in rows[["difference of R²", "low", "high"]].to_numpy()
+            ],
+            "q": rows["q"],
+            "Table 16": ["–" if np.isnan(d) else f"{d:+.3f}" for d in rows["paper"]],
+            "Beside it": rows["beside the paper"],
+        }
+    )
+
+
+def costs_table(fits: Compared, papers: bool = True) -> pd.DataFrame:
+    """A row per method: multiply-accumulates and time as multiples of classToken's, and Table 16's.
+
+    Here: of this page's models and vertices; `papers`: also counted at the size of Table 16, 24
+    layers of 1024 and 37,984 vertices.
+    """
+    trained = {name: fit for name, fit in fits.methods.items() if isinstance(fit, Fit)}
+    here = costs(
+        fits.ours.tokens.widths,
+        len(fits.ours.subject.vertices),
+        models={name: fit.model.config for name, fit in trained.items()},
+    )
+    table = pd.DataFrame({"Method": [NAMES.get(name, name) for name in here.index]})
+    table["MACs here, ×"] = here["× MACs"].to_numpy()
+    if papers:
+        counts = {
+            name: multiply_accumulates(VARIANTS[name], [1024] * 24, 37_984) for name in trained
+        }
+        of = counts["class-token"]
+        table["at the paper's size, ×"] = [counts.get(name, np.nan) / of for name in here.index]
+    table["Table 16: MACs, ×"] = here["Table 16: × MACs"].to_numpy()
+    table["Step here, ms"] = here["step, ms"].fillna("–").to_numpy()
+    table["Time here, ×"] = here["× step"].to_numpy()
+    table["Table 16: time, ×"] = here["Table 16: × time"].to_numpy()
+    return table
+
+
+# decay of Eq. 3's term
+
+
+def _choice(fit: Fit) -> tuple[Float[np.ndarray, " vertex"], float]:
+    """Expected layer of each vertex by weight, and the mean confidence (Eq. 2)."""
+    weights = fit.selectors().layer.cpu().double()
+    return attribution.depth(weights.numpy()), float(1 - model.entropy(weights).mean())
+
+
+def decays(fits: Compared) -> pd.DataFrame:
+    """A row per network and decay: R², its difference to the default's, confidence, and the map.
+
+    `steps`: as Table 15 counts them, of which our recipe's are a share; `map`: rank correlation
+    of depth with that of the default decay; `truth`: with the truth, NaN where it isn't known.
+    """
+    rows = []
+    for network, by_steps in fits.decays.items():
+        default = by_steps[DECAY]
+        usual, _ = _choice(default)
+        for steps, fit in by_steps.items():
+            paired = compare(fit, default).roi_table(()).iloc[0]
+            depth, confidence = _choice(fit)
+            known = fits.truth_known and fit.record["backbone"] == TEACHER
+            row = {"network": network, "steps": steps}
+            row["here"] = fit.record["key"]["recipe"]["decay_steps"]
+            row["R²"] = fit.score("test").value
+            row |= {"low": fit.score("test").low, "high": fit.score("test").high}
+            row |= {name: paired[name] for name in ("difference of R²", "p")}
+            row |= {"least": paired["low"], "most": paired["high"], "confidence": confidence}
+            row["map"] = metrics.rank_correlation(usual, depth)
+            row["truth"] = _found(fit) if known else np.nan
+            rows.append(row | {"paper": float(TABLE_15.loc[network, steps])})
+    return pd.DataFrame(rows)
+
+
+def decays_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The same, to be read."""
+    return pd.DataFrame(
+        {
+            "Network": table["network"],
+            "Steps": table["steps"],
+            "here": table["here"],
+            "R²": table["R²"],
+            "less the default's": [
+                "–" if steps == DECAY else f"{d:+.3f} ({low:+.3f} to {high:+.3f})"
+                for steps, d, low, high in table[
+                    ["steps", "difference of R²", "least", "most"]
+                ].itertuples(index=False)
+            ],
+            "Table 15": table["paper"],
+            "Confidence": table["confidence"],
+            "Map's rank correlation": table["map"],
+            "with truth": table["truth"],
+        }
+    )
+
+
+def depth_maps(fits: Compared) -> dict[str, Float[np.ndarray, " vertex"]]:
+    """The expected layer of each vertex, by network and decay."""
+    return {
+        f"{network}, {steps:,} steps": _choice(fit)[0]
+        for network, by_steps in fits.decays.items()
+        for steps, fit in by_steps.items()
+    }
+
+
+# layers, truth and seeds
+
+
+def grid_of(fits: Compared) -> Grid:
+    """Every layer alone, and what FactorTopy gives it (Fig. 26)."""
+    truth = truth_of(fits.ours.subject).layer if fits.truth_known else None
+    return layer_grid(fits.ours, fits.singles, truth)
+
+
+def truth_table(fits: Compared) -> pd.DataFrame:
+    """A row per method that says which layer a vertex reads: rank correlations with the truth.
+
+    A method that doesn't choose a quantity has none. Empty where the truth is not known.
+    """
+    if not fits.truth_known:
+        return pd.DataFrame()
+    rows = []
+    for name, fit in fits.methods.items():
+        if isinstance(fit, Fit) and fit.record["key"]["model"]["model"] == OURS:
+            row = {"Method": NAMES[name]}
+            for quantity, true, found in truth_pairs(fit):
+                chosen = np.ptp(found) > 1e-6
+                row[quantity] = metrics.rank_correlation(true, found) if chosen else np.nan
+            rows.append(row)
+    true = truth_pairs(fits.ours)[0][1]
+    found = {
+        f"best layer alone, {kind}": np.stack([f.scores("validation").r2 for f in singles])
+        for kind, singles in fits.singles.items()
+    }
+    found["ridge, best layer"] = fits.methods["ridge"].validation_r2
+    for name, scores in found.items():  # chosen on validation pictures, as ridge does
+        layer = np.nan_to_num(scores, nan=-np.inf).argmax(0).astype(float)
+        rows.append({"Method": name, "layer": metrics.rank_correlation(true, layer)})
+    return pd.DataFrame(rows)
+
+
+def _found(fit: Fit) -> float:
+    """Rank correlation over vertices of the expected layer with the true one."""
+    return metrics.rank_correlation(truth_pairs(fit)[0][1], _choice(fit)[0])
+
+
+def seeds_table(fits: Compared) -> pd.DataFrame:
+    """A row per pair of seeds: how alike their maps and predictions are."""
+    maps = [layer_maps(fit, samples=0) for fit in fits.seeds.values()]
+    table = attribution.agreement_table(maps, [str(seed) for seed in fits.seeds])
+    scores = {str(seed): fit.score("test").value for seed, fit in fits.seeds.items()}
+    table["difference of R²"] = table["and"].map(scores) - table["run"].map(scores)
+    return table.rename(columns={"run": "seed", "and": "and seed"})
+
+
+# in words
+
+
+def finding(fits: Compared, table: pd.DataFrame, grid: Grid, by_decay: pd.DataFrame) -> str:
+    """The page's finding, in a box; every number from the tables."""
+    score, rows = fits.ours.score("test"), table[table["ROI"] == "all"]
+    sure = rows["q"] < Q
+    worse = rows.loc[sure & (rows["difference of R²"] < 0), "method"].tolist()
+    better = rows.loc[sure & (rows["difference of R²"] > 0), "method"].tolist()
+    printed = table[table["beside the paper"] != "not printed"]
+    counts = printed["beside the paper"].value_counts()
+    each = "; ".join(f"{n} {verdict}" for verdict, n in counts.items())
+    whole = next(iter(grid.scores))
+    shares = by_decay.pivot(index="network", columns="steps", values="R²").idxmax(axis=1)
+    best = ", ".join(f"{steps:,} for {network}" for network, steps in shares.items())
+    return (
+        ":::{admonition} Key finding\n:class: tip\n"
+        f"FactorTopy predicts single trials with R² = **{score.value:.3f}** [{score.low:.3f},"
+        f" {score.high:.3f}]: surely better than {_listed(worse)}; surely worse than"
+        f" {_listed(better)} (q < {Q:g}, all vertices). Of {len(printed)} differences to FactorTopy"
+        f" that Table 16 prints: {each}. Of {len(grid.rois) - 1} areas the layer of the largest"
+        f" weight is among the best alone in **{grid.inside('weight', whole)}**. The decay of the"
+        f" highest R², in the paper's steps: {best}.\n:::"
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def rivals_text(table: pd.DataFrame) -> str:
+    """What agrees with Table 16 and what doesn't, by name and region."""
+    lines = []
+    for verdict, rows in table.groupby("beside the paper", sort=False):
+        if verdict == "not printed":
+            continue
+        named = rows.groupby("method", sort=False)["ROI"].agg(", ".join)
+        each = "; ".join(f"{method} ({rois})" for method, rois in named.items())
+        lines.append(f"- **{verdict[0].upper()}{verdict[1:]}**: {each}.")
+    return (
+        f"Which differences to FactorTopy have the sign that Table 16 prints, at q < {Q:g}; one"
+        f" within the ± of the table counts as none:\n\n{chr(10).join(lines)}"
+    )
+
+
+def costs_text(table: pd.DataFrame) -> str:
+    """What is counted, and how far that is from what the paper printed."""
+    row = table.set_index("Method").loc[NAMES[OURS]]
+    gnet = table.set_index("Method").loc[NAMES["gnet"]]
+    at, printed = "at the paper's size, ×", "Table 16: MACs, ×"
+    return (
+        f"**This differs from the paper.** By our count FactorTopy does {row['MACs here, ×']:.1f}"
+        f" times classToken's multiply-accumulates here and {row[at]:.1f} times at the paper's"
+        f" size, where Table 16 has {row[printed]:g}; GNetViT {gnet['MACs here, ×']:.1f} and"
+        f" {gnet[at]:.1f}, where it has {gnet[printed]:g}. We count every product of matrices"
+        " of a forward pass behind the frozen network: classToken takes one token of each layer"
+        " through the bottleneck, FactorTopy all 65, and reads four of them and the global one at"
+        " each layer for each vertex. What Table 16 counted it doesn't say; a count that leaves"
+        " out the reading of tokens at places, which no layer of a network does, comes out lower."
+        " Nor does it say whether its time includes running the frozen network, which would bring"
+        f" all rows closer. A training step takes {row['Time here, ×']:.1f} times classToken's"
+        f" here, where it has {row['Table 16: time, ×']:g}."
+    )
+
+
+def truth_text(fits: Compared, table: pd.DataFrame) -> str:
+    """Who finds the layer that a vertex reads in truth."""
+    if not len(table):
+        return (
+            f"What the vertices of `{fits.ours.subject.name}` read of"
+            f" `{fits.ours.record['backbone']}` is not known."
+        )
+    best = table.loc[table["layer"].idxmax()]
+    others = [_found(fit) for fit in list(fits.seeds.values())[1:]]
+    ours = table.set_index("Method").loc[NAMES[OURS]]
+    return (
+        "The responses were made from this network: rank correlations over vertices of what each"
+        " method says with what is true. The layer is the expected one of the selector, or that"
+        f" which is best alone on validation pictures. It is found best by {best['Method']}"
+        f" ({best['layer']:.2f}; FactorTopy {ours['layer']:.2f}, and with other seeds"
+        f" {_listed([f'{found:.2f}' for found in others])}). A method without a number doesn't"
+        " choose."
+    )
+
+
+def seeds_text(fits: Compared) -> str:
+    """How far seeds agree, and on what of it the comparison of methods depends."""
+    table = seeds_table(fits)
+    rank, away = table["rank correlation by weight"], table["difference of R²"].abs()
+    truth = ", ".join(f"{_found(fit):.2f}" for fit in fits.seeds.values())
+    known = f" Rank correlations of layers with the truth, by seed: {truth}."
+    return (
+        f"Over {len(fits.seeds)} seeds the maps' rank correlations are {rank.min():.2f} to"
+        f" {rank.max():.2f} by weight, and R² differs by up to {away.max():.3f}."
+        f"{known if fits.truth_known else ''} A method's lead smaller than that is no finding."
+    )
