@@ -46,13 +46,13 @@ def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def options(size: str) -> dict[str, Any]:
-    """The options of all fits: a size's, with all sessions, and tokens as they come.
+    """The options of all fits: a size's, with tokens as they come.
 
     Whether these are standardised is a row of the comparison.
     """
     common = sized(size)
     changes = {k: v for k, v in common.get("changes", {}).items() if k != "standardise"}
-    return common | {"sessions": None, "changes": changes}
+    return common | {"changes": changes}
 
 
 def recovered(fit: Fit) -> dict[str, float]:

@@ -52,11 +52,11 @@ def test_a_fit_is_made_for_each_recipe_and_seed_and_held_against_the_truth(quick
     np.testing.assert_array_equal(again.iloc[1, 2:], table.iloc[0, 2:])
 
 
-def test_all_sessions_are_read_and_tokens_come_as_they_are() -> None:
+def test_tokens_come_as_they_are_but_where_a_row_says_so() -> None:
     common = identifiability.options("small")
-    assert common["sessions"] is None and "standardise" not in common["changes"]
-    assert SIZES["small"]["sessions"] == 1 and SIZES["small"]["changes"]["standardise"]
-    assert identifiability.options("paper") == {"recipe": "paper", "sessions": None, "changes": {}}
+    assert "standardise" not in common["changes"] and SIZES["small"]["changes"]["standardise"]
+    assert common["changes"]["channels"] == SIZES["small"]["changes"]["channels"]
+    assert identifiability.options("paper") == {"recipe": "paper", "changes": {}}
 
 
 def test_every_row_is_another_recipe_that_can_be_trained() -> None:
