@@ -58,11 +58,6 @@ class Limited:
         """That of all trials."""
         return self.readings[max(self.readings)]
 
-    @property
-    def fewer(self) -> dict[int, Reading]:
-        """Those of fewer than all."""
-        return {n: r for n, r in self.readings.items() if n != max(self.readings)}
-
 
 def limited(subject: str, size: str, seed: int = 0) -> Limited:
     """The fits of each model on each number of trials, made if they are not there.
@@ -122,15 +117,15 @@ def _known(reading: Reading) -> bool:
 
 
 def maps_table(found: Limited) -> pd.DataFrame:
-    """A row per number of trials, and one of all by another seed: how the map agrees with that of
-    all, and with the truth where it is known; verdict by row 18's rules.
+    """A row per number of trials, the last but one of all, the last of all by another seed: how the
+    map agrees with that of all, and with the truth where it is known; verdict by row 18's rules.
     """
-    fewer = evidence.limited_table(found.fewer, found.whole)
+    by_number = evidence.limited_table(found.readings, found.whole)
     seeds = evidence.limited_table({max(found.readings): found.again}, found.whole)
-    table = pd.concat([fewer, seeds], ignore_index=True)
-    table["verdict"] = [*fewer["verdict"], "another seed"]
+    table = pd.concat([by_number, seeds], ignore_index=True)
+    table["verdict"] = [*by_number["verdict"].iloc[:-1], "all", "another seed"]
     if _known(found.whole):
-        each = [found.readings[n] for n in table["samples"]]
+        each = [*(found.readings[n] for n in by_number["samples"]), found.again]
         true = [Measured.of(map_correlation(r, with_truth(r)), "patches of cortex") for r in each]
         for column, of in (("truth", "value"), ("truth low", "low"), ("truth high", "high")):
             table[column] = [getattr(m, of) for m in true]
@@ -177,7 +172,7 @@ def shown_scores(scores: pd.DataFrame) -> Styler:
 
 def key_finding(table: pd.DataFrame, scores: pd.DataFrame, judged: Judged, at: int) -> str:
     """How many samples the map takes, in a box; every number from the tables."""
-    fewer, again = table.iloc[:-1], table.to_dict("records")[-1]
+    fewer, again = table.iloc[:-2], table.to_dict("records")[-1]
     bound = judged.finding.parts[0].rule.bound
     enough = fewer.loc[fewer["map low"] > bound, "samples"]
     least = (
@@ -204,7 +199,8 @@ def truth_text(table: pd.DataFrame) -> str:
     if "truth" not in table:
         return "What these vertices read is not known: there is no truth to hold the maps against."
     each = "; ".join(
-        f"{row['samples']:,} samples {_range(row, 'truth')}" for row in table.to_dict("records")
+        f"{row['samples']:,} samples {_range(row, 'truth')}"
+        for row in table.iloc[:-1].to_dict("records")
     )
     return (
         "Rank correlation over vertices of the depth found with the true one, interval over patches"

@@ -255,7 +255,7 @@ def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
     """Score by model, and agreement of the map, against the number of samples on a log scale.
 
     `scores`: model, samples, R², low, high; `maps`: samples, map and maybe truth, each with low and
-    high, the last row that of another seed.
+    high, the last two rows all samples and another seed.
     """
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
     colours = seaborn.color_palette("colorblind")
@@ -264,14 +264,16 @@ def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
     ):
         _band(axes[0], rows["samples"].to_numpy(), rows, "R²", style, color=colour, label=model)
     axes[0].axhline(0, color="#8d99a6", lw=0.8)
-    fewer, again = maps.iloc[:-1], maps.iloc[-1]
-    x = maps["samples"].to_numpy()
-    _band(axes[1], x[:-1], fewer, "map", "o-", color=colours[0], label="with the map of all")
+    every, again = maps.iloc[:-1], maps.iloc[-1]
+    x = every["samples"].to_numpy()
+    _band(
+        axes[1], x[:-1], every.iloc[:-1], "map", "o-", color=colours[0], label="with the map of all"
+    )
     axes[1].axhline(
         again["map"], color="#8d99a6", ls="--", lw=1.2, label="all samples, another seed"
     )
     if "truth" in maps:
-        _band(axes[1], x, maps, "truth", "s--", color=colours[1], label="with the truth")
+        _band(axes[1], x, every, "truth", "s--", color=colours[1], label="with the truth")
     axes[0].set_ylabel("R² of single trials")
     axes[1].set_ylabel("rank correlation of depth")
     ticks = sorted(scores["samples"].unique())
