@@ -46,16 +46,18 @@ def shown(board: pd.DataFrame) -> Board:
         rows.append(f'<tr class="about"><th colspan="3" scope="rowgroup">{escape(about)}</th></tr>')
         for row in some.to_dict("records"):
             checks = f"Truth: {row['Against truth']}. Control: {row['Shuffled control']}."
+            here = "<br>".join([_numbers(row["Measured"]), escape(checks), escape(row["Run"])])
+            ran = f"<br><small>{here}</small>" if row["Measured"] else ""
             rows.append(
                 f"<tr><td>{escape(row['Claim'])}<br><small>{escape(row['Source'])}</small></td>"
-                f"<td>{badge(row['Verdict'])}<br><small>{_numbers(row['Measured'])}<br>"
-                f"{escape(checks)}<br>{escape(row['Run'])}</small></td>"
+                f"<td>{badge(row['Verdict'])}{ran}</td>"
                 f"<td>{escape(row['by the same rule'])}<br>"
                 f"<small>{_numbers(row['Published numbers'])}</small></td></tr>"
             )
     head = "<tr><th>Claim</th><th>Here</th><th>The paper's numbers, by the same rule</th></tr>"
+    widths = "".join(f'<col style="width: {share}%">' for share in (36, 34, 30))
     return Board(
-        f'<table class="scoreboard"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<table class="scoreboard"><colgroup>{widths}</colgroup><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 
