@@ -57,7 +57,8 @@ def shown(board: pd.DataFrame) -> Board:
     head = "<tr><th>Claim</th><th>Here</th><th>The paper's numbers, by the same rule</th></tr>"
     widths = "".join(f'<col style="width: {share}%">' for share in (36, 34, 30))
     return Board(
-        f'<table class="scoreboard"><colgroup>{widths}</colgroup><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<table class="scoreboard"><colgroup>{widths}</colgroup><thead>{head}</thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )
 
 

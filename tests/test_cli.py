@@ -252,7 +252,8 @@ def test_extract_makes_the_tokens_of_several_networks_and_says_how_many(run, dat
         )
     again = run(*arguments, "--grid", "4", data=data_folder)
     assert "are made" not in again.output
-    (part,) = (data_folder / "features").glob("mae-mini-s-*/*.safetensors")
+    folder = re.search(r"mae-mini-s: tokens of 40 pictures in (\S+);", done.output)[1]
+    (part,) = Path(folder).glob("*.safetensors")
     raw = bytearray(part.read_bytes())
     raw[-3] ^= 1
     part.write_bytes(raw)
