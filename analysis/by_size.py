@@ -195,12 +195,19 @@ def key_finding(table: pd.DataFrame, clip: Judged, others: Judged) -> str:
     rows = (
         f"**{judged.finding.claim}** {judged.verdict.capitalize()}." for judged in (clip, others)
     )
+    steepest = own.loc[own["slope"].idxmax()]
+    between = (
+        f" It does not rise with size throughout: it is largest, {steepest['slope']:.2f}, in"
+        f" `{steepest['network']}`; the rule compares the two ends alone."
+        if steepest["network"] not in (small["network"], large["network"])
+        else ""
+    )
     return (
         ":::{admonition} Key finding\n:class: tip\n"
         f"From `{small['network']}` to `{large['network']}` the slope of depth over the hierarchy"
         f" goes from {small['slope']:.2f} to {large['slope']:.2f}: {change.value:+.2f}"
-        f" [{change.low:+.2f}, {change.high:+.2f}]. Of the other families, from the smallest to the"
-        f" largest, {said}.\n\n- " + "\n- ".join(rows) + "\n:::"
+        f" [{change.low:+.2f}, {change.high:+.2f}].{between} Of the other families, from the"
+        f" smallest to the largest, {said}.\n\n- " + "\n- ".join(rows) + "\n:::"
     )
 
 

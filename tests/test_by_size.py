@@ -81,6 +81,10 @@ def test_both_rows_hold_where_planted_and_are_recorded(networks, data_folder) ->
     text = by_size.key_finding(table, clip, others)
     assert "it falls for SAM, ImageNet, DiNOv2, MoCov3, MAE" in text and "Holds." in text
     assert "it rises for SAM" in by_size.key_finding(table, *turned)
+    assert "throughout" not in text
+    middle = table.assign(slope=table["slope"].where(table["network"] != "clip-mini", 0.9))
+    said = by_size.key_finding(middle, clip, others)
+    assert "not rise with size throughout: it is largest, 0.90, in `clip-mini`" in said
     assert "clip-mini-l" in by_size.shown(table).to_html()
     assert by_size.verdicts_table(others).data["Verdict"].tolist() == ["holds"] * 10
     assert by_size.published_table().data.loc[0, "Slope, largest"] == pytest.approx(0.54, abs=0.02)
