@@ -254,8 +254,8 @@ def line_by_size(table: pd.DataFrame) -> Figure:
 def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
     """Score by model, and agreement of the map, against the number of samples on a log scale.
 
-    `scores`: model, samples, R², low, high; `maps`: samples, map and maybe truth, each with low and
-    high, the last two rows all samples and another seed.
+    `scores`: model, samples, R², low, high; `maps`: samples, map, other and maybe truth, each with
+    low and high, the last row that of all samples.
     """
     figure, axes = plt.subplots(1, 2, figsize=(7, 3.4))
     colours = seaborn.color_palette("colorblind")
@@ -264,16 +264,11 @@ def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
     ):
         _band(axes[0], rows["samples"].to_numpy(), rows, "R²", style, color=colour, label=model)
     axes[0].axhline(0, color="#8d99a6", lw=0.8)
-    every, again = maps.iloc[:-1], maps.iloc[-1]
-    x = every["samples"].to_numpy()
-    _band(
-        axes[1], x[:-1], every.iloc[:-1], "map", "o-", color=colours[0], label="with the map of all"
-    )
-    axes[1].axhline(
-        again["map"], color="#8d99a6", ls="--", lw=1.2, label="all samples, another seed"
-    )
+    x = maps["samples"].to_numpy()
+    _band(axes[1], x[:-1], maps.iloc[:-1], "map", "o-", color=colours[0], label="map of all")
+    _band(axes[1], x, maps, "other", "^:", color=colours[2], label="another seed's")
     if "truth" in maps:
-        _band(axes[1], x, every, "truth", "s--", color=colours[1], label="with the truth")
+        _band(axes[1], x, maps, "truth", "s--", color=colours[1], label="truth")
     axes[0].set_ylabel("R² of single trials")
     axes[1].set_ylabel("rank correlation of depth")
     ticks = sorted(scores["samples"].unique())

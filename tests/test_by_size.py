@@ -134,14 +134,21 @@ def limited(subject) -> by_trials.Limited:
 
 def test_the_smallest_number_whose_map_agrees_is_found(limited, data_folder) -> None:
     maps, scores = by_trials.maps_table(limited), by_trials.scores_table(limited)
-    assert maps["samples"].tolist() == [75, 300, 600, 600]
-    assert maps["verdict"].tolist()[1:] == ["holds", "all", "another seed"]
+    assert maps["samples"].tolist() == [75, 300, 600]
+    assert maps["verdict"].tolist()[1:] == ["holds", "all"]
     assert maps.loc[0, "map low"] < 0.8 < maps.loc[1, "map low"] and "truth" in maps
     judged = by_trials.judged(limited)
     text = by_trials.key_finding(maps, scores, judged, 300)
-    assert "all 600 is **300**" in text and "at 300 samples: holds" in text
+    assert "**300** by the same seed, **300** by another" in text
+    assert "at 300 samples: holds" in text and "Two seeds agree less" not in text
     none = by_trials.key_finding(maps.drop(index=1), scores, judged, 300)
-    assert "No number below all 600 samples" in none
+    assert "none below all by the same seed, none below all by another" in none
+    apart = dataclasses.replace(limited, again=planted(limited.whole.subject, -0.6, 0.8))
+    unlike = by_trials.maps_table(apart)
+    assert unlike["other high"].iloc[-1] < 0.2  # no seed of the same data gives the map again
+    text = by_trials.key_finding(unlike, scores, judged, 300)
+    assert "**300** by the same seed, none below all by another" in text
+    assert "Two seeds agree less than that" in text
     assert "75 samples" in by_trials.truth_text(maps)
     assert "no truth" in by_trials.truth_text(maps.drop(columns="truth"))
     assert by_trials.shown(maps).data.columns[-1] == "Row 18's rules"
