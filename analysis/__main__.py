@@ -172,7 +172,7 @@ def prepare(subject: str, sessions: int | None) -> None:
     """
     import numpy as np
 
-    from analysis import metrics
+    from analysis import explained
     from analysis.study import get_subject
 
     person = get_subject(subject, sessions=sessions)
@@ -181,7 +181,7 @@ def prepare(subject: str, sessions: int | None) -> None:
         f" {len(person.vertices):,} vertices, {person.dropped} left out (no data in some session)"
     )
     if np.bincount(person.trial_picture).max() == 3:
-        again = metrics.ncsnr(person.responses, person.trial_picture, person.trial_session)
+        again = explained.ncsnr(person.responses, person.trial_picture, person.trial_session)
         both = np.isfinite(again) & np.isfinite(person.ncsnr)
         away = np.abs(again - person.ncsnr)[both]
         same = np.corrcoef(again[both], person.ncsnr[both])[0, 1]

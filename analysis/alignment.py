@@ -25,7 +25,7 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float, Int
 
-from analysis import metrics
+from analysis import explained, metrics
 from analysis.attribution import ATTRIBUTIONS, LayerMaps
 from analysis.files import InputError
 from analysis.metrics import Masks
@@ -245,7 +245,7 @@ def align(
     if definition.weight == "confidence":
         weight = maps.confidence(definition.attribution)
     elif definition.weight == "ceiling":
-        weight = metrics.noise_ceiling(subject.ncsnr)
+        weight = explained.noise_ceiling(subject.ncsnr)
         if not np.isfinite(weight).any():
             raise InputError(f"{subject.name}: no noise ceiling is known; weight otherwise.")
     known = np.isfinite(depth) & np.isfinite(weight)

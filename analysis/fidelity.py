@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from analysis import metrics
+from analysis import explained
 from analysis.algonauts import OTHERS, VERTICES
 from analysis.prepare import Prepared
 from analysis.published import NSD_AREAS, NSD_BETAS, NSD_CEILINGS, NSD_NCSNR
@@ -18,7 +18,7 @@ Person = tuple[Subject, Prepared]
 
 def ceilings(subject: Subject, shares: Sequence[float]) -> Float[np.ndarray, " share"]:
     """Quantiles over vertices of the noise ceiling of means over three trials, in per cent."""
-    return 100 * np.quantile(metrics.noise_ceiling(subject.ncsnr, TRIALS), shares)
+    return 100 * np.quantile(explained.noise_ceiling(subject.ncsnr, TRIALS), shares)
 
 
 def session_levels(people: Mapping[str, Person]) -> pd.DataFrame:

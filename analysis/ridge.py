@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from analysis import metrics
+from analysis import explained, metrics
 from analysis.batches import Part
 from analysis.features import Tokens
 from analysis.files import (
@@ -58,7 +58,7 @@ from analysis.trainer import check_part
 PENALTIES = tuple(float(p) for p in np.logspace(-3, 5, 33))
 FEATURES_AT_ONCE = 4096  # of the local tokens: bounds the memory at any width
 VERTICES_AT_ONCE = 2048
-CODE = ("features.py", "metrics.py", "ridge.py")
+CODE = ("features.py", "explained.py", "ridge.py")
 KEPT = ("validation", "test")  # parts whose predictions are saved
 
 
@@ -221,7 +221,7 @@ def _solve(tokens: Tokens, parts: dict[str, Part]) -> dict[str, np.ndarray]:
             means = torch.from_numpy(mean_responses(training, some)).to(device)
             predicted, chosen = (t.cpu().numpy() for t in ridge(basis, means))
             shown = predicted[validation.trial_picture]
-            scores[now, some] = metrics.r2(shown, validation.responses[:, some])
+            scores[now, some] = explained.r2(shown, validation.responses[:, some])
             before = scores[:now, some].max(0, initial=-np.inf)
             better = np.flatnonzero((now == 0) | (scores[now, some] > before))
             best[:, start + better] = predicted[:, better]

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Int
 from safetensors.numpy import load_file, save_file
 
-from analysis import anatomy, metrics, mgh
+from analysis import anatomy, explained, mgh
 from analysis.backbones import load_backbone
 from analysis.files import (
     HEMIS,
@@ -60,7 +60,7 @@ from analysis.truth import (
 )
 
 TEACHER = "clip-mini"
-CODE = ("anatomy.py", "metrics.py", "noise.py", "scenes.py", "simulate.py", "stimuli.py")
+CODE = ("anatomy.py", "explained.py", "noise.py", "scenes.py", "simulate.py", "stimuli.py")
 CODE += ("surface.py", "truth.py")
 NOISE, RULES = Noise(), Rules()
 SCENES = "drawn scenes"  # what stands for the sha256 of photographs
@@ -287,7 +287,7 @@ def _write_subject(name: Name, labels: list[frozenset[str]]) -> Truth:
     shape = (spec.sessions, spec.trials_per_session, -1)
     standardised = np.concatenate([zscore(s) for s in betas.reshape(shape)])
     session_of = np.arange(len(trial_picture)) // spec.trials_per_session
-    measured = metrics.ncsnr(standardised, trial_picture, session_of)
+    measured = explained.ncsnr(standardised, trial_picture, session_of)
     for i, hemi in enumerate(HEMIS):
         here = truth.vertices // spec.n_surface == i
         at = truth.vertices[here] - i * spec.n_surface

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torch.utils.data import DataLoader
 
-from analysis import metrics
+from analysis import explained
 from analysis.batches import Part, Resident, Shuffled, Trials, nearest
 from analysis.features import Tokens
 from analysis.files import InputError
@@ -127,7 +127,7 @@ def predict(
 def validation_score(model: FactorTopy | Rival, tokens: Tokens | Resident, part: Part) -> float:
     """Mean R² over vertices on single trials."""
     predicted = predict(model, tokens, part.pictures)
-    return float(np.nanmean(metrics.r2(predicted[part.trial_picture], part.responses)))
+    return float(np.nanmean(explained.r2(predicted[part.trial_picture], part.responses)))
 
 
 class Encoder(lightning.LightningModule):

@@ -36,7 +36,7 @@ from jaxtyping import Float
 from sklearn.model_selection import KFold
 from torch import Tensor
 
-from analysis import metrics
+from analysis import explained
 from analysis import ridge as own
 from analysis.fit import part_of
 from analysis.splits import split_pictures
@@ -108,7 +108,7 @@ def score(form: str, given: Problem) -> tuple[float, float]:
     out = predicted(form, given)
     taken = time.process_time() - started
     shown = out[-len(given.test.pictures) :][given.test.trial_picture]
-    return taken, float(np.nanmean(metrics.r2(shown, given.test.responses)))
+    return taken, float(np.nanmean(explained.r2(shown, given.test.responses)))
 
 
 def peak() -> int:

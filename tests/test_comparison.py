@@ -14,8 +14,8 @@ from analysis.comparison import (
     sign_flip,
     stands_out,
 )
+from analysis.explained import r2
 from analysis.files import InputError
-from analysis.metrics import r2
 
 
 def trials(n_pictures: int, repeats: int = 3):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 
-from analysis import fit, metrics, saved
+from analysis import explained, fit, saved
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
@@ -142,7 +142,7 @@ def test_a_simulated_subject_is_fitted_once_and_then_read(
         assert torch.equal(a, b) and not a.requires_grad
     scores = second.scores("validation")
     trials = part_of(subject, second.split, "validation")
-    expected = metrics.r2(second.predicted("validation")[trials.trial_picture], trials.responses)
+    expected = explained.r2(second.predicted("validation")[trials.trial_picture], trials.responses)
     np.testing.assert_allclose(scores.r2, expected, rtol=1e-4, atol=1e-5)
     assert second.record["result"]["validation_r2"] == pytest.approx(expected.mean(), abs=1e-5)
     assert (scores.part, scores.n_pictures) == ("validation", len(second.split.validation))

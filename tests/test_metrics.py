@@ -8,13 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float, Int
 
+from analysis.explained import ncsnr, noise_ceiling, r2
 from analysis.files import InputError
 from analysis.metrics import (
     brain_score,
-    ncsnr,
-    noise_ceiling,
     over_runs,
-    r2,
     rank_correlation,
     roi_table,
     runs_table,

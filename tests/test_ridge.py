@@ -13,7 +13,7 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from jaxtyping import Float
 from sklearn.linear_model import Ridge
 
-from analysis import metrics, ridge
+from analysis import explained, ridge
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import part_of
@@ -128,7 +128,7 @@ def test_it_scores_as_himalaya_does_with_folds(tokens: Tokens) -> None:
     offset, grid = y[:200].mean(0), np.array(PENALTIES) * float(kernel[:200].trace()) / 200
     model = KernelRidgeCV(grid, kernel="precomputed", cv=5)
     theirs = model.fit(kernel[:200].numpy(), y[:200] - offset).predict(kernel[200:].numpy())
-    scores = [metrics.r2(np.asarray(p), signal[200:]).mean() for p in (ours, theirs + offset)]
+    scores = [explained.r2(np.asarray(p), signal[200:]).mean() for p in (ours, theirs + offset)]
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
     assert scores[1] > 0.3
     assert len(set(chosen.tolist())) > 3

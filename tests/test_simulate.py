@@ -19,7 +19,7 @@ import scipy.io
 import torch
 from safetensors.numpy import load_file
 
-from analysis import files, metrics, mgh, noise, simulate, truth
+from analysis import explained, files, mgh, noise, simulate, truth
 from analysis.backbones import load_backbone
 from analysis.files import HEMIS, InputError, NSDTree
 from analysis.nsd import SIMULATED, load_subject
@@ -320,7 +320,7 @@ def test_ncsnr_file_follows_nsds_formula(subject, tree, whole_truth):
     variances = [scored[:, subject.trial_picture == p].var(1, ddof=1) for p in pictures]
     noise = np.mean(variances, 0)
     np.testing.assert_allclose(stored, np.sqrt(np.maximum(0, 1 - noise) / noise), atol=1e-4)
-    recomputed = metrics.ncsnr(subject.responses, subject.trial_picture, subject.trial_session)
+    recomputed = explained.ncsnr(subject.responses, subject.trial_picture, subject.trial_session)
     np.testing.assert_allclose(stored, recomputed, atol=1e-4)
 
 
@@ -337,7 +337,7 @@ def drawn_ncsnr(whole_truth, person):
     betas = noise.draw_betas(whole_truth, shown, 642, 3, person, simulate.NOISE)
     sessions = betas.reshape(3, 300, -1)
     scored = (sessions - sessions.mean(1, keepdims=True)) / sessions.std(1, keepdims=True)
-    return metrics.ncsnr(scored.reshape(900, -1), trial_picture)
+    return explained.ncsnr(scored.reshape(900, -1), trial_picture)
 
 
 def test_noise_ratio_drawn_is_recovered_from_many_trials(whole_truth):
@@ -360,7 +360,7 @@ def test_the_third_person_is_noisier_as_in_the_papers_table_13():
     typical = simulate.NOISE.ncsnr[3]
 
     def ceiling(person, end):
-        return metrics.noise_ceiling(np.array([typical * person.quality[end]]), 1).item()
+        return explained.noise_ceiling(np.array([typical * person.quality[end]]), 1).item()
 
     first, third = truth.PEOPLE["sim01"], truth.PEOPLE["sim03"]
     for end, areas in ((0, ("V1", "V2", "V3")), (1, ("EBA", "FBA", "FFA", "OPA", "PPA", "VWFA"))):
@@ -663,7 +663,7 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
     signal = truth.noiseless(found, teacher, standard, pictures)
     means = over_repeats(subject).responses
     got = [np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, means.T, strict=True)]
-    expected = np.sqrt(metrics.noise_ceiling(subject.ncsnr, 3))
+    expected = np.sqrt(explained.noise_ceiling(subject.ncsnr, 3))
     assert np.median(got) == pytest.approx(np.median(expected), abs=0.06)
 
 

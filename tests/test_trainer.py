@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis import metrics, trainer
+from analysis import explained, trainer
 from analysis.batches import Part, Shuffled
 from analysis.features import Tokens
 from analysis.files import InputError
@@ -168,7 +168,7 @@ def test_validation_score_is_the_mean_r2_on_single_trials(tmp_path: Path) -> Non
     tokens, model, part = random_tokens(tmp_path, WIDTHS, 30), toy_model(), toy_part(range(5, 25))
     predicted = predict(model, tokens, np.arange(30))
     shown = part.pictures[part.trial_picture]
-    expected = metrics.r2(predicted[shown], part.responses).mean()
+    expected = explained.r2(predicted[shown], part.responses).mean()
     assert validation_score(model, tokens, part) == pytest.approx(expected)
 
 
