@@ -36,12 +36,14 @@ from analysis.subject import Space, Subject, over_repeats, shuffled
 from analysis.trainer import Recipe
 
 # short: what two CPU cores learn the small default subject by in two minutes, of larger batches and
-# steps; brief: a quarter of that, for a small network; check: a few, to see that all works first.
+# steps; brief: a seventh of that, for a small network; check: a few, to see that all works first.
 FAST = Recipe(batch=32, learning_rate=3e-3, patience=8)
 RECIPES = {
     "paper": Recipe(),
     "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
-    "brief": dataclasses.replace(FAST, steps_per_epoch=50, max_steps=400, decay_steps=200),
+    "brief": dataclasses.replace(
+        FAST, batch=24, steps_per_epoch=50, max_steps=300, decay_steps=150
+    ),
     "short": dataclasses.replace(FAST, steps_per_epoch=100, max_steps=1500, decay_steps=500),
 }
 PICTURES_AT_ONCE = 500  # hashed at a time

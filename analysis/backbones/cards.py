@@ -100,7 +100,7 @@ def _size(of: Card, title: str, architecture: str, layers: int, width: int, **mo
 
 def _mini(of: Card, size: Literal["-s", "", "-l"], base: str, **more: Any) -> Card:
     """A miniature of a family: the same architecture, small, with drawn weights."""
-    layers, width, heads = {"-s": (4, 64, 2), "": (8, 128, 4), "-l": (12, 192, 6)}[size]
+    layers, width, heads = {"-s": (4, 64, 2), "": (8, 128, 4), "-l": (12, 128, 4)}[size]
     options = {"img_size": 128, "patch_size": 8, "num_heads": heads} | more
     options |= {"embed_dim": width, "depth": layers}
     small = {"-s": "small ", "": "", "-l": "large "}[size]
@@ -191,7 +191,7 @@ CARDS: dict[str, Card] = {
     ),
     "clip-mini": _clip_mini("", 8, 128),
     "clip-mini-s": _clip_mini("small ", 4, 64),
-    "clip-mini-l": _clip_mini("large ", 12, 192),
+    "clip-mini-l": _clip_mini("large ", 12, 128),
     **{f"sam-mini{s}": _sam_mini(s) for s in SIZES},
     **{f"imagenet-mini{s}": _mini(IMAGENET, s, PLAIN, patch_size=16) for s in SIZES},
     **{f"dinov2-mini{s}": _mini(DINOV2, s, DINO, img_size=112, patch_size=7) for s in SIZES},
@@ -227,22 +227,22 @@ PARAMETERS = {
     "sd-mini": 2_856_084,
     "clip-mini": 1_652_480,
     "clip-mini-s": 233_088,
-    "clip-mini-l": 5_437_824,
+    "clip-mini-l": 2_445_568,
     "sam-mini-s": 843_840,
     "sam-mini": 2_278_016,
-    "sam-mini-l": 6_078_144,
+    "sam-mini-l": 3_073_920,
     "imagenet-mini-s": 253_504,
     "imagenet-mini": 1_693_312,
-    "imagenet-mini-l": 5_499_072,
+    "imagenet-mini-l": 2_486_400,
     "dinov2-mini-s": 226_560,
     "dinov2-mini": 1_640_448,
-    "dinov2-mini-l": 5_421_312,
+    "dinov2-mini-l": 2_434_560,
     "mocov3-mini-s": 228_928,
     "mocov3-mini": 1_644_160,
-    "mocov3-mini-l": 5_425_344,
+    "mocov3-mini-l": 2_437_248,
     "mae-mini-s": 228_928,
     "mae-mini": 1_644_160,
-    "mae-mini-l": 5_425_344,
+    "mae-mini-l": 2_437_248,
 }
 CARDS = {name: replace(card, parameters=PARAMETERS[name]) for name, card in CARDS.items()}
 
