@@ -152,17 +152,15 @@ class Bottleneck(nn.Module):
         )
 
     def forward(
-        self, tokens: Float[Tensor, "n channels"], standard: Standard | None = None
-    ) -> Float[Tensor, "layer n d"]:
+        self, tokens: Float[Tensor, "*n channels"], standard: Standard | None = None
+    ) -> Float[Tensor, "layer *n d"]:
         """Of tokens standardised first, if asked: B ((t - m) / s) = (B / s) t - (B / s) m."""
-        split = tokens.split(self.widths, 1)
+        split = tokens.split(self.widths, -1)
         if standard is None:
             return torch.stack([t @ w.T for t, w in zip(split, self.weights, strict=True)])
         means, per_sd = (x.split(self.widths) for x in (standard.mean, standard.per_sd))
         folded = [w * p for w, p in zip(self.weights, per_sd, strict=True)]
-        return torch.stack(
-            [torch.addmm(-(w @ m), t, w.T) for t, w, m in zip(split, folded, means, strict=True)]
-        )
+        return torch.stack([t @ w.T - w @ m for t, w, m in zip(split, folded, means, strict=True)])
 
 
 def _encode(model: "FactorTopy", _: object = None) -> None:
@@ -222,7 +220,9 @@ class FactorTopy(nn.Module):
         scale = self.scale(self.left, self.right) if config.select_scale else new(n, 1)
         layer, scale = layer.type_as(points), scale.type_as(points)  # from bfloat16's, if asked
         several = points if config.samples > 1 else None
-        return Selectors(points.mean(1), torch.softmax(layer, -1), torch.sigmoid(scale), several)
+        # Over a short last axis softmax goes number by number, over the first it doesn't.
+        layer = torch.softmax(layer.T.contiguous(), 0).T.contiguous()
+        return Selectors(points.mean(1), layer, torch.sigmoid(scale), several)
 
     def squeezed(
         self,
@@ -230,9 +230,8 @@ class FactorTopy(nn.Module):
         global_: Float[Tensor, "batch channels"],
     ) -> tuple[Float[Tensor, "batch layer d height width"], Float[Tensor, "batch layer d"]]:
         """Tokens behind the bottleneck."""
-        batch, _, height, width = local.shape
-        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2), self.standard.local)
-        maps = maps.unflatten(1, (batch, height, width)).permute(1, 0, 4, 2, 3)
+        maps = self.bottleneck(local.flatten(2).mT, self.standard.local)
+        maps = maps.unflatten(2, local.shape[2:]).permute(1, 0, 4, 2, 3)
         shared = self.config.bottleneck == "shared"
         squeeze = self.bottleneck if shared else self.bottleneck_global
         return maps, squeeze(global_, self.standard.global_).transpose(0, 1)

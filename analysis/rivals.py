@@ -99,12 +99,11 @@ class GNetViT(Rival):
         global_: Float[Tensor, "batch channels"],
         selectors: None = None,
     ) -> Float[Tensor, "batch vertex"]:
-        batch, _, height, width = local.shape  # maps: [layer, B H W, D]
-        maps = self.bottleneck(local.permute(0, 2, 3, 1).flatten(0, 2), self.standard.local)
-        out = self.bias.expand(batch, -1)
+        maps = self.bottleneck(local.flatten(2).mT, self.standard.local)  # [layer, B, H W, D]
+        out = self.bias.expand(len(local), -1)
         share = 1 / (len(self.widths) * self.config.channels)
         for tokens, logits in zip(maps, self.field, strict=True):
-            response = (tokens @ self.weight.T).view(batch, height * width, -1)  # of each place
+            response = tokens @ self.weight.T  # of each place
             out = out + share * (response * logits.softmax(1).T).sum(1)
         return out
 

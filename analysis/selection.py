@@ -7,12 +7,12 @@ the same four tokens (one cell) read the same ones: sorted by cell, each cell is
     [vertices of the cell, D] x [D, B 5 L],
 
 weighted by the mixture and summed over 5 L. Cells of like size are taken together, small ones many
-at a time, in room that is used again. The backward pass computes the products again rather than
-keep them, so memory stays near that of the inputs. Its speed: `python -m benchmarks.selection`.
+at a time, in room that is used again. The backward pass needs the products, [N, B 5 L], once more:
+they are kept where it will come. Its speed: `python -m benchmarks.selection`.
 """
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -99,20 +99,24 @@ def _blocks(
 
 
 class _Near(NamedTuple):
-    """A block's arguments, and room for its products."""
+    """A block's arguments."""
 
     vertex: Int[Tensor, " row"]
     token: Int[Tensor, " near"]
     taps: Float[Tensor, "row 5"]
     layer: Float[Tensor, "row layer"]
-    weight: Float[Tensor, "piece vertex channel"]  # it and those below in the products' precision
+    weight: Float[Tensor, "piece vertex channel"]  # it and tokens in the products' precision
     tokens: Float[Tensor, "piece image_mixed channel"]
-    product: Float[Tensor, "piece vertex image_mixed"]
 
     def mixture(self) -> Float[Tensor, "row 1 mixed"]:
         """The weight of each of the 5 L tokens that a vertex reads."""
-        mixture = self.taps.unsqueeze(2) * self.layer.unsqueeze(1)
-        return mixture.to(self.weight.dtype).flatten(1).unsqueeze(1)
+        return (self.taps.unsqueeze(2) * self.layer.unsqueeze(1)).flatten(1).unsqueeze(1)
+
+    def by_piece(
+        self, product: Float[Tensor, "row image mixed"]
+    ) -> Float[Tensor, "piece vertex image_mixed"]:
+        """Products of the weights and tokens above."""
+        return product.view(*self.weight.shape[:2], -1)
 
 
 def _by_block(
@@ -126,10 +130,8 @@ def _by_block(
     most = max(len(block.vertex) for block in blocks)
     of_weight = weight.new_empty(most, weight.shape[1])
     of_tokens = weight.new_empty(max(len(b.token) for b in blocks), *tokens.shape[1:])
-    product = weight.new_empty(max(len(b.token) * b.rows for b in blocks) * layer.shape[1])
     for vertex, held, token, rows in blocks:
         near = torch.index_select(tokens, 0, token, out=of_tokens[: len(token)])
-        near = near.view(len(held) // rows, -1, weight.shape[1])
         yield _Near(
             vertex,
             token,
@@ -138,14 +140,23 @@ def _by_block(
             torch.index_select(weight, 0, held, out=of_weight[: len(held)]).unflatten(
                 0, (-1, rows)
             ),
-            near,
-            product[: len(held) * near.shape[1]].view(-1, rows, near.shape[1]),
+            near.view(len(held) // rows, -1, weight.shape[1]),
         )
 
 
+def _room(
+    blocks: list[_Block], images: int, mixed: int, dtype: torch.dtype, own: bool = False
+) -> list[Float[Tensor, "row image mixed"]]:
+    """Room for the products of each block: its own, or one that all share, valid until the next."""
+    rows = [len(block.held) for block in blocks]
+    shape = sum(rows) if own else max(rows), images, mixed
+    room = torch.empty(shape, dtype=dtype, device=blocks[0].held.device)
+    return [*room.split(rows)] if own else [room[:some] for some in rows]
+
+
 class _Reading(torch.autograd.Function):
-    """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[b, t, l, d] * weight[n, d],
-    in a form that keeps nothing but its arguments; near are the 5 x L tokens of the cell of n.
+    """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[b, t, l, d] * weight[n, d];
+    near are the 5 x L tokens of the cell of n. `keep`: the sums over d, for a backward pass.
     """
 
     @staticmethod
@@ -157,53 +168,58 @@ class _Reading(torch.autograd.Function):
         weight: Float[Tensor, "vertex channel"],
         neighbours: Int[Tensor, "cell 5"],
         cell: Int[Tensor, " vertex"],
+        keep: bool,
     ) -> Float[Tensor, "batch vertex"]:
         batch, n_tokens, layers, channels = tokens.shape
         first = torch.arange(batch, device=cell.device) * n_tokens
         near = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * 5]
         ctx.blocks = _blocks(cell, near, layers, channels)
-        ctx.save_for_backward(tokens, taps, layer, weight)
+        products = _room(ctx.blocks, batch, 5 * layers, weight.dtype, own=keep)
+        ctx.save_for_backward(tokens, taps, layer, weight, *(products if keep else ()))
 
         # The row past the last vertex takes what pieces are filled up with.
         reading = taps.new_empty(len(weight) + 1, batch)
-        for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
-            torch.bmm(here.weight, here.tokens.mT, out=here.product)
-            read = here.product.view(-1, batch, 5 * layers).mul_(here.mixture())
-            reading.index_copy_(0, here.vertex, read.sum(2, dtype=taps.dtype))
+        room = _room(ctx.blocks, batch, 5 * layers, taps.dtype)
+        near_all = _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight)
+        for here, product, mixed in zip(near_all, products, room, strict=True):
+            torch.bmm(here.weight, here.tokens.mT, out=here.by_piece(product))
+            torch.mul(product, here.mixture(), out=mixed)
+            reading.index_copy_(0, here.vertex, mixed.sum(2))
         return reading[:-1].T.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Float[Tensor, "batch vertex"]) -> tuple[Tensor | None, ...]:
-        tokens, taps, layer, weight = ctx.saved_tensors
+        tokens, taps, layer, weight, *products = ctx.saved_tensors
         batch, _, layers, channels = tokens.shape
-        mixed = 5 * layers
         wants_tokens, *wants = ctx.needs_input_grad[:4]
         d_tokens = torch.zeros_like(tokens) if wants_tokens else None
         d_taps, d_layer, d_weight = (
             one.new_empty(len(one) + 1, one.shape[1]) if wanted else None
             for one, wanted in zip((taps, layer, weight), wants, strict=True)
         )
-        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).to(weight.dtype)
-        for here in _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight):
+        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1))
+        room = _room(ctx.blocks, batch, 5 * layers, weight.dtype)
+        near_all = _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight)
+        for here, product, mixed in zip_longest(near_all, products, room):
             vertex, of_slope = here.vertex, slope.index_select(0, here.vertex)
-            product = here.product.view(-1, batch, mixed)
-            if d_taps is not None or d_layer is not None:
-                torch.bmm(here.weight, here.tokens.mT, out=here.product)
-                read = torch.bmm(of_slope.unsqueeze(1), product).view(-1, 5, layers).to(taps.dtype)
+            if product is not None:
+                read = torch.bmm(of_slope.to(weight.dtype).unsqueeze(1), product)
+                read = read.view(-1, 5, layers).to(taps.dtype)
                 if d_taps is not None:
                     d_taps.index_copy_(0, vertex, (read @ here.layer.unsqueeze(2)).squeeze(2))
                 if d_layer is not None:
                     d_layer.index_copy_(0, vertex, (here.taps.unsqueeze(1) @ read).squeeze(1))
-            torch.mul(of_slope.unsqueeze(2), here.mixture(), out=product)
+            torch.mul(of_slope.unsqueeze(2), here.mixture(), out=mixed)
             if d_tokens is not None:
-                d_near = torch.bmm(here.product.mT, here.weight).view(-1, layers, channels)
+                d_near = torch.bmm(here.by_piece(mixed).mT, here.weight)
+                d_near = d_near.view(-1, layers, channels)
                 d_tokens.flatten(0, 1).index_add_(0, here.token, d_near)
             if d_weight is not None:
-                torch.bmm(here.product, here.tokens, out=here.weight)
+                torch.bmm(here.by_piece(mixed), here.tokens, out=here.weight)
                 d_weight.index_copy_(0, vertex, here.weight.flatten(0, 1))
         of_vertices = (None if d is None else d[:-1] for d in (d_taps, d_layer, d_weight))
-        return d_tokens, *of_vertices, None, None
+        return d_tokens, *of_vertices, None, None, None
 
 
 def _check(
@@ -283,11 +299,14 @@ def select(
     around = (taps_y.unsqueeze(2) * taps_x.unsqueeze(1)).view(vertices, 4)
     taps = torch.cat([around * (1 - scale), scale], dim=1)
 
-    tokens = torch.cat([local.flatten(3), global_.unsqueeze(3)], dim=3)
-    tokens = tokens.permute(0, 3, 1, 2).contiguous()  # [batch, height * width + 1, layer, channel]
+    # [batch, height * width + 1, layer, channel]
+    tokens = torch.cat([local.flatten(3).permute(0, 3, 1, 2), global_.unsqueeze(1)], dim=1)
+    tokens = tokens.contiguous()
     neighbours = _tokens_of_cells(height, width).to(local.device)
     kind = local.device.type
     if torch.is_autocast_enabled(kind):  # products alone in lower precision
         tokens, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (tokens, weight))
-    reading = _Reading.apply(tokens, taps, layer, weight, neighbours, gap_y * (width + 1) + gap_x)
+    cell = gap_y * (width + 1) + gap_x
+    keep = torch.is_grad_enabled() and (taps.requires_grad or layer.requires_grad)
+    reading = _Reading.apply(tokens, taps, layer, weight, neighbours, cell, keep)
     return reading / channels + bias
