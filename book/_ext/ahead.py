@@ -1,0 +1,65 @@
+"""Sphinx extension: notebooks that are not in the cache are run two at a time, before any is read.
+
+Reading runs them one after the other, and a page that draws its figures leaves a core to itself.
+Those that run on every build (`execution_mode: force`) read what others recorded, and wait.
+"""
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from jupyter_cache.executors.utils import ExecutionResult, single_nb_execution
+from myst_nb.core.read import create_nb_reader
+from nbformat import NotebookNode
+from sphinx.errors import ExtensionError
+from sphinx.util import logging
+
+AT_ONCE = 2
+
+log = logging.getLogger(__name__)
+
+
+def notebook_of(env, path: Path) -> NotebookNode | None:
+    """The notebook of a page, if it is one that runs unless its outputs are in the cache."""
+    text = path.read_text("utf8")
+    reader = create_nb_reader(str(path), env.myst_config, env.mystnb_config, text)
+    if path.suffix == ".ipynb" or reader is None:
+        return None
+    notebook = reader.read(text)
+    mode = notebook.metadata.get("mystnb", {}).get("execution_mode")
+    return notebook if (mode or env.mystnb_config.execution_mode) == "cache" else None
+
+
+def run(path: Path, notebook: NotebookNode, timeout: int) -> ExecutionResult:
+    log.info(f"Executing {path.name}")
+    return single_nb_execution(notebook, cwd=str(path.parent), timeout=timeout, allow_errors=False)
+
+
+def run_ahead(app, env, docnames: list[str]) -> None:
+    """Fill the cache with what these pages will ask of it."""
+    cache = get_cache(env.mystnb_config.execution_cache_path)
+    missing = {}
+    for path in (Path(env.doc2path(name)) for name in sorted(docnames)):
+        if (notebook := notebook_of(env, path)) is None:
+            continue
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
+            missing[path] = notebook
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        timeout = env.mystnb_config.execution_timeout
+        running = {pool.submit(run, path, nb, timeout): path for path, nb in missing.items()}
+        for done in as_completed(running):
+            path, result = running[done], done.result()
+            if result.err is not None:
+                pool.shutdown(cancel_futures=True)
+                raise ExtensionError(f"{path.name} failed:\n{result.exc_string}")
+            log.info(f"Executed {path.name} in {result.time:.0f} seconds")
+            bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+def setup(app):
+    app.connect("env-before-read-docs", run_ahead)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
