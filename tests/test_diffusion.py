@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from analysis.backbones import Backbone, Preprocessing, load_backbone
+from analysis.backbones.cards import card_of
 from analysis.backbones.diffusion import (
     LAYER_NAMES,
     TABLE_13,
@@ -260,6 +261,59 @@ def test_views_are_streamed_in_turn_and_are_slices_of_the_whole(
         assert all(map(torch.equal, vectors, global_[view.layers]))
 
 
+def test_parts_and_axes_are_layers_of_the_whole(parts: Parts) -> None:
+    def built(*shown: str) -> Diffusion:
+        return Diffusion(
+            "sd-mini", parts, Preprocessing((64, 64), HALF, HALF), Inversion(steps=5), (), shown
+        )
+
+    pictures, shown = noise(1, 64, 64), ("D6", "T40D", "E3", "T40E", "T50")
+    with torch.inference_mode():
+        whole = load_diffusion("sd-mini", inversion=Inversion(steps=5)).views
+        local, global_ = built(*(f"T{t}" for t in (50, 40, 30, 20, 10, 0)))(pictures)
+        several = built(*shown)
+        streamed = list(several.stream(pictures))
+        maps, vectors = several(pictures)
+    # layers of the whole by place: T50 first, 20 to a time step, the encoder's 8 first
+    over_time = [100, 80, 60, 40, 20, 0]  # T0, T10, ... T50
+    places = {
+        "T50": [*range(20)],
+        "T40E": [*range(20, 28)],
+        "T40D": [*range(28, 40)],
+        "E3": [at + 2 for at in over_time],
+        "D6": [at + 13 for at in over_time],
+    }
+    order = [view.name.removeprefix("sd-mini@") for view in several.views]
+    assert set(order[:3]) == {"T50", "T40D", "T40E"} and order[0] == "T50"  # as they are complete
+    for view, name, (some, means) in zip(several.views, order, streamed, strict=True):
+        assert len(some) == len(places[name]) == len(view.widths)
+        assert view.widths == tuple(MINI.widths[i % 20] for i in places[name])
+        for i, tokens, mean in zip(places[name], some, means, strict=True):
+            assert torch.equal(tokens, local[i]) and torch.equal(mean, global_[i])
+        assert all(map(torch.equal, maps[view.layers], some))
+        assert all(map(torch.equal, vectors[view.layers], means))
+        alone = built(name)
+        assert alone.identity == view.identity and alone.name == view.name
+        assert alone.layer_names == list(view.layer_names)
+    times = dict(zip(order, several.views, strict=True))
+    assert times["D6"].layer_names == ("T0", "T10", "T20", "T30", "T40", "T50")
+    assert times["T40E"].layer_names == LAYER_NAMES[:8]
+    assert len({view.identity for view in (*several.views, *whole)}) == 11
+    assert built("T40E").times == (40,)  # the chain ends there
+
+
+def test_views_by_name_are_told_from_others() -> None:
+    named = load_diffusion("sd-mini,steps=5@T50+T40D+T50")
+    assert [view.name for view in named.views] == ["sd-mini,steps=5@T50", "sd-mini,steps=5@T40D"]
+    assert named.layer_names[:2] == ["T50 E1", "T50 E2"] and named.layer_names[-1] == "T40D D12"
+    with pytest.raises(InputError, match="time steps T45: expected one or more of T0, T10"):
+        load_diffusion("sd-mini,steps=5@T50+T45E")
+    for name in ("sd-mini@T40F", "sd-mini@E9", "sd-mini@D13", "sd-mini@D", "sd-mini@T50+"):
+        with pytest.raises(InputError, match=r"expected one of sd15, sd-mini, or one with"):
+            load_diffusion(name)
+    assert card_of("sd-mini,steps=5@D6").title == "Stable Diffusion miniature steps=5,D6"
+
+
 def test_a_stream_holds_one_view_at_a_time(build: Callable[..., Diffusion]) -> None:
     calls: list[int] = []
     backbone = build(50, 45, 40)
@@ -314,11 +368,12 @@ def test_layers_times_and_pictures_differ_in_drawn_weights() -> None:
     backbone = load_diffusion("sd-mini")
     assert backbone.name == "sd-mini" and backbone.preprocess.size == (128, 128)
     assert [view.name for view in backbone.views] == [f"sd-mini@T{t}" for t in TABLE_13[::-1]]
+    smooth = noise(2, 32, 32).repeat_interleave(4, 1).repeat_interleave(4, 2)  # as pictures are
     with torch.inference_mode():
-        local, global_ = backbone(noise(2, 128, 128))
+        local, global_ = backbone(smooth)
     for maps, vector in zip(local, global_, strict=True):
         assert maps.isfinite().all() and vector.isfinite().all()
-        assert (maps[0] - maps[1]).norm() > 0.2 * maps.norm()
+        assert (maps[0] - maps[1]).norm() > 0.1 * maps.norm()
         assert (vector[0] - vector[1]).norm() > 0.02 * vector.norm()
         assert 0.5 < maps.square().mean().sqrt() < 10
     for i in range(20):  # one layer at all times
@@ -329,6 +384,19 @@ def test_layers_times_and_pictures_differ_in_drawn_weights() -> None:
     for a, b in pairwise(local[:20]):  # neighbours with maps of one size
         if a.shape == b.shape:
             assert torch.cosine_similarity(a[0].flatten(), b[0].flatten(), 0) < 0.9
+
+
+def test_drawn_latents_follow_the_colours_of_a_picture(build: Callable[..., Diffusion]) -> None:
+    smooth = noise(12, 32, 32).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    backbone = build(50, size=128)
+    with torch.inference_mode():
+        x = backbone.preprocess(smooth)
+        latents = backbone.latents(x)
+    colours = torch.nn.functional.adaptive_avg_pool2d(x, latents.shape[-1])
+    a, y = (t.permute(0, 2, 3, 1).flatten(0, 2).double() for t in (colours, latents))
+    a = torch.cat([a, torch.ones(len(a), 1)], 1)
+    left = y - a @ torch.linalg.lstsq(a, y).solution
+    assert (1 - left.var(0) / y.var(0) > 0.5).all()  # of white kernels, 0.02
 
 
 IDENTITY = (

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that they can be listed at once.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -224,7 +225,7 @@ PARAMETERS = {
     "mae-l": 303_301_632,
     "mae-b": 85_798_656,
     "sd15": 893_684_628,
-    "sd-mini": 2_856_084,
+    "sd-mini": 2_877_468,
     "clip-mini": 1_652_480,
     "clip-mini-s": 233_088,
     "clip-mini-l": 2_445_568,
@@ -264,7 +265,7 @@ def card_of(name: str) -> Card:
         from analysis.backbones.named import named_card  # slow imports only where needed
 
         return named_card(name)
-    family, _, rest = name.replace("@T", ",T").partition(",")
+    family, _, rest = re.sub("@(?=[TED])", ",", name).partition(",")
     if rest and family in CARDS and CARDS[family].library == "diffusers":
         return replace(CARDS[family], title=f"{CARDS[family].title} {rest}")
     if name not in CARDS:

@@ -3,10 +3,11 @@ the way shows the U-Net's layers.
 
     backbone = load_diffusion("sd15")      # the time steps of Table 13, each a view
     backbone = load_diffusion("sd-mini@T20")  # one time step of the miniature
+    backbone = load_diffusion("sd15@T40E+T40D+D6")  # Fig. 16: encoder, decoder, one layer over time
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ LEVELS_PER_T = 20  # of the 1,000 noise levels that the network was trained on
 
 # Share of a picture's variance left at each of these levels: Stable Diffusion's schedule.
 SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+ENCODER = sum(name.startswith("E") for name in LAYER_NAMES)  # layers of it
+PARTS = {"": slice(None), "E": slice(ENCODER), "D": slice(ENCODER, None)}
 
 Layers = tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]
 
@@ -136,6 +140,25 @@ def sites(unet: nn.Module, site: str) -> list[nn.Module]:
     return found
 
 
+def taken(view: str, passed: Collection[int]) -> dict[int, slice]:
+    """Which layers at which T a view has: of "T40" all, of "T40E" the encoder's, of "T40D" the
+    decoder's, of "D6" that layer at all T of Table 13 that are passed, from noise to the picture.
+
+    Raises:
+        InputError: for a T that is not passed.
+    """
+    if view in LAYER_NAMES:
+        i = LAYER_NAMES.index(view)
+        return {t: slice(i, i + 1) for t in TABLE_13 if t in passed}
+    time = int(view.strip("TED"))
+    if time not in passed:
+        raise InputError(
+            f"time steps T{time}: expected one or more of"
+            f" {', '.join(f'T{t}' for t in sorted(passed))}, those of steps={len(passed) - 1}."
+        )
+    return {time: PARTS[view.lstrip("T0123456789")]}
+
+
 class Diffusion(Backbone):
     """The 8 encoder and 12 decoder layers of a U-Net, at time steps of an inversion.
 
@@ -143,9 +166,9 @@ class Diffusion(Backbone):
     prompt; every latent is made from the one before it, so one chain serves all time steps, and it
     ends with the last that is wanted. `inversion` holds the choices that the paper leaves open.
 
-    Each time step is a view, from the picture's end to that of noise, and `forward` gives their
-    layers in this order: half a gigabyte for a picture of 512 pixels at the time steps of Table 13.
-    `stream` gives one at a time. Global tokens are averages.
+    Each time step is a view, or what `taken` knows, in the order in which they are complete, and
+    `forward` gives their layers in this order: half a gigabyte for a picture of 512 pixels at the
+    time steps of Table 13. `stream` gives one view at a time. Global tokens are averages.
     """
 
     def __init__(
@@ -154,46 +177,51 @@ class Diffusion(Backbone):
         parts: Parts,
         preprocess: Preprocessing,
         inversion: Inversion,
-        times: tuple[int, ...] = TABLE_13,
+        times: Sequence[int] = TABLE_13,
+        shown: Sequence[str] = (),
     ):
-        """`times`: the wanted T.
+        """`times`: the wanted T; `shown`: the views, in place of these.
 
         Raises:
             InputError: for a T that the chain doesn't pass.
         """
         super().__init__(family, preprocess)
         passed = inversion.times()
-        if not times or set(times) - set(passed):
-            raise InputError(
-                f"time steps {', '.join(f'T{t}' for t in times) or 'none'}: expected one or more of"
-                f" {', '.join(f'T{t}' for t in sorted(passed))}, those of steps={inversion.steps}."
-            )
+        shown = shown or [f"T{t}" for t in times]
+        if not shown:
+            raise InputError("time steps none: expected one or more.")
+        takes = {view: taken(view, passed) for view in shown}
+        ends = {view: max(map(passed.index, take)) for view, take in takes.items()}
+        self.takes = {view: takes[view] for view in sorted(takes, key=ends.__getitem__)}
+        self.times = tuple(t for t in passed if any(t in take for take in takes.values()))
         self.inversion = inversion
-        self.times = tuple(t for t in passed if t in times)
         self.unet = parts.unet
         self.encoder = nn.Sequential(parts.vae.encoder, parts.vae.quant_conv)  # no decoder
         self.scale = parts.vae.config.scaling_factor
         self.register_buffer("empty", parts.empty)
         resnets = [r for b in (*self.unet.down_blocks, *self.unet.up_blocks) for r in b.resnets]
-        widths = tuple(resnet.out_channels for resnet in resnets)
-        self.widths = list(widths) * len(self.times)
-        self.layer_names = [f"T{t} {name}" for t in self.times for name in LAYER_NAMES]
+        all_widths = tuple(resnet.out_channels for resnet in resnets)
         self.freeze(**inversion.settings(), scale=self.scale)
-        self._views = [
-            View(
-                f"{family}@T{t}",
-                digest({"network": self.identity, "time": t}),
-                slice(i * len(widths), (i + 1) * len(widths)),
-                widths,
-                LAYER_NAMES,
-            )
-            for i, t in enumerate(self.times)
-        ]
-        if len(self.times) == 1:
-            self.name, self.layer_names = self._views[0].name, list(LAYER_NAMES)
-            self.identity = self._views[0].identity
+        self._views = []
+        for view, take in self.takes.items():
+            widths = tuple(w for layers in take.values() for w in all_widths[layers])
+            names = [n for layers in take.values() for n in LAYER_NAMES[layers]]
+            if len(take) > 1:
+                names = [f"T{t}" for t in take]
+            what = {"time": next(iter(take))} if view in {f"T{t}" for t in take} else {"view": view}
+            identity = digest({"network": self.identity} | what)
+            start = len(self.widths)
+            here = slice(start, start + len(widths))
+            self._views.append(View(f"{family}@{view}", identity, here, widths, tuple(names)))
+            self.widths += widths
+        if len(self._views) == 1:
+            (only,) = self._views
+            self.name, self.identity = only.name, only.identity
+            self.layer_names = list(only.layer_names)
         else:
             self.identity = digest([view.identity for view in self._views])
+            each = zip(self.takes, self._views, strict=True)
+            self.layer_names = [f"{label} {n}" for label, view in each for n in view.layer_names]
 
     @property
     def views(self) -> list[View]:
@@ -208,8 +236,10 @@ class Diffusion(Backbone):
             mean = mean + (log_variance.clamp(-30, 20) / 2).exp() * noise
         return self.scale * mean
 
-    def chain(self, x: Float[Tensor, "batch 3 h w"]) -> Iterator[Layers]:
-        """Local and global tokens of each wanted T in turn."""
+    def chain(
+        self, x: Float[Tensor, "batch 3 h w"]
+    ) -> Iterator[tuple[int, list[Float[Tensor, "batch _ _h _w"]]]]:
+        """Each T that a view needs, with its layers' local tokens, in turn."""
         levels = [self.inversion.noise_level(t) for t in self.inversion.times()]
         latent = self.latents(x)
         latent = latent.to(torch.promote_types(latent.dtype, torch.float32))  # steps add up
@@ -219,7 +249,7 @@ class Diffusion(Backbone):
             told = level if self.inversion.level == "source" else ahead
             noise, layers = self._noise(latent, max(told, 0))
             if time in self.times:
-                yield layers, [tokens.mean((2, 3)) for tokens in layers]
+                yield time, layers
             if time == self.times[-1]:
                 return
             del layers
@@ -243,15 +273,29 @@ class Diffusion(Backbone):
                 handle.remove()
         return noise, seen
 
+    def _each(self, x: Float[Tensor, "batch 3 h w"]) -> Iterator[Layers]:
+        """The views in turn, each when the last of its T is passed."""
+        seen: dict[str, dict[int, list[Tensor]]] = {view: {} for view in self.takes}
+        for time, layers in self.chain(x):
+            for view, take in self.takes.items():
+                if time in take:
+                    seen[view][time] = layers[take[time]]
+            del layers
+            for view in [v for v in seen if len(seen[v]) == len(self.takes[v])]:
+                kept = seen.pop(view)
+                local = [tokens for t in self.takes[view] for tokens in kept[t]]
+                yield local, [tokens.mean((2, 3)) for tokens in local]
+                del kept, local
+
     def tokens(self, x: Float[Tensor, "batch 3 h w"]) -> Layers:
         local, global_ = [], []
-        for layers, averages in self.chain(x):
+        for layers, averages in self._each(x):
             local += layers
             global_ += averages
         return local, global_
 
     def stream(self, pictures: UInt8[Tensor, "batch height width 3"]) -> Iterator[Layers]:
-        return self.chain(self.preprocess(pictures))
+        return self._each(self.preprocess(pictures))
 
 
 def _with(inversion: Inversion, options: str) -> Inversion:
@@ -273,11 +317,16 @@ def _with(inversion: Inversion, options: str) -> Inversion:
     return replace(inversion, **chosen)
 
 
+VIEW = rf"(?:T\d{{1,2}}[ED]?|{'|'.join(reversed(LAYER_NAMES))})"
+
+
 def load_diffusion(
     name: str, weights: str | None = None, inversion: Inversion | None = None
 ) -> Diffusion:
     """A frozen diffusion network by name: `sd15@T20`, or `sd15`, at all T of Table 13 that the
-    inversion passes; `sd-mini` likewise. `sd15,site=conv@T20` takes another choice of `Inversion`.
+    inversion passes; `sd-mini` likewise. `sd15,site=conv@T20` takes another choice of `Inversion`;
+    `sd15@T40E` the encoder's layers alone, `sd15@T40D` the decoder's, `sd15@D6` one layer at all
+    these T; `sd15@T50+T40E+D6` is several views from one pass.
 
     `weights`: "pretrained" (the files in the data folder), "random" (drawn from a fixed seed), or
     a folder of the same layout; by default pretrained where there is a checkpoint.
@@ -286,7 +335,7 @@ def load_diffusion(
         InputError: for an unknown name, option or T, or weights that are missing, damaged or
             another's.
     """
-    match = re.fullmatch(r"([\w-]+?)((?:,\w+=\w+)*)(?:@T(\d{1,2}))?", name)
+    match = re.fullmatch(rf"([\w-]+?)((?:,\w+=\w+)*)(?:@({VIEW}(?:\+{VIEW})*))?", name)
     if not match or match[1] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise InputError(
@@ -299,7 +348,8 @@ def load_diffusion(
             f"weights='pretrained': {match[1]} has no checkpoint; expected 'random' or a folder."
         )
     inversion = _with(inversion or Inversion(steps=architecture.steps), match[2])
-    times = (int(match[3]),) if match[3] else tuple(t for t in TABLE_13 if t in inversion.times())
+    times = [t for t in TABLE_13 if t in inversion.times()]
+    shown = list(dict.fromkeys(match[3].split("+"))) if match[3] else []
     if weights == "random":
         parts = drawn_parts(architecture)
     else:
@@ -307,4 +357,4 @@ def load_diffusion(
         parts = read_parts(folder, architecture)
     size = (architecture.size, architecture.size)
     preprocess = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Diffusion(match[1] + match[2], parts, preprocess, inversion, times)
+    return Diffusion(match[1] + match[2], parts, preprocess, inversion, times, shown)

@@ -34,6 +34,10 @@ OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "
 GAINS = dict.fromkeys(("conv1", "conv2", "conv_out", "time_emb_proj", "linear_2"), 2.8)  # SiLU
 GAINS["conv"] = 0.1  # between levels: else what a level's layers add is little beside its input
 GAINS |= {"linear_1": 2, "net.2": 2.35, "to_q": 2, "to_k": 2}  # waves of time, gated GELU
+BLUR = [[1, 2, 1], [2, 4, 2], [1, 2, 1]]  # in sixteenths
+DETAIL = 0.3  # of kernels, that is no blur
+NEAR_ZERO = 0.3  # sd of what an encoder's SiLU is given
+LATENT_GAIN = 1.4  # brings latents to a spread of 1
 
 
 @dataclass(frozen=True)
@@ -89,14 +93,15 @@ ARCHITECTURES = {
             "layer_norm_eps": 1e-5,
         },
     ),
-    # Four levels of two layers each, so that its layers are Stable Diffusion's by number and name.
+    # Four levels of two layers each, so that its layers are Stable Diffusion's by number and name;
+    # its latents, as there, an eighth of the picture in size.
     "sd-mini": Architecture(
         title="Stable Diffusion miniature",
         data="none: drawn weights",
         licence="BSD-3-Clause",
         size=128,
         steps=10,
-        parameters=2_856_084,
+        parameters=2_877_468,
         checkpoint=False,
         unet={
             "block_out_channels": (32, 48, 64, 64),
@@ -105,9 +110,9 @@ ARCHITECTURES = {
             "norm_num_groups": 8,
         },
         vae={
-            "block_out_channels": (16, 16, 32),
-            "down_block_types": ("DownEncoderBlock2D",) * 3,
-            "up_block_types": ("UpDecoderBlock2D",) * 3,
+            "block_out_channels": (8, 16, 32, 32),
+            "down_block_types": ("DownEncoderBlock2D",) * 4,
+            "up_block_types": ("UpDecoderBlock2D",) * 4,
             "layers_per_block": 1,
             "norm_num_groups": 4,
             "latent_channels": 4,
@@ -262,14 +267,45 @@ def drawn_parts(architecture: Architecture, seed: int = 0) -> Parts:
     for network in (unet, vae):
         draw_weights(network.to_empty(device="cpu"), generator)
     with torch.no_grad():
+        make_linear(vae.encoder)
         vae.quant_conv.weight.copy_(
-            torch.eye(8)[:, :, None, None] / architecture.vae["scaling_factor"]
+            torch.eye(8)[:, :, None, None] * LATENT_GAIN / architecture.vae["scaling_factor"]
         )
         vae.quant_conv.weight[4:] = 0
         spread = 0.1 / architecture.vae["scaling_factor"]
         vae.quant_conv.bias[4:] = 2 * torch.tensor(spread).log()
     words = torch.randn(empty.shape, generator=generator)
     return Parts(unet, vae, nn.functional.layer_norm(words, words.shape[-1:]))
+
+
+def make_linear(encoder: nn.Module) -> None:
+    """Let a drawn encoder of pictures do nearly what a trained one does: mix and average colours.
+
+    What its layers add to their input is small, and SiLU is given values near 0, where it is x / 2.
+    """
+    for name, part in encoder.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if isinstance(part, nn.GroupNorm):
+            part.weight.mul_(NEAR_ZERO)
+        elif last in ("conv1", "conv2", "conv_out"):
+            part.weight.div_(NEAR_ZERO)
+        if last == "conv2" or name.endswith("to_out.0"):
+            part.weight.mul_(0.1)
+        elif last == "conv":
+            part.weight.div_(GAINS["conv"] ** 0.5)
+
+
+def kernels(shape: torch.Size, generator: torch.Generator) -> Float[Tensor, "channel input y x"]:
+    """Random kernels, over the root of their inputs; those of 3 x 3 mostly blur.
+
+    Pictures are smooth: of white kernels, one after another, little of a picture would be left.
+    """
+    white = torch.randn(shape, generator=generator)
+    if shape[2:] != (3, 3):
+        return white
+    mixed = torch.randn(*shape[:2], 1, 1, generator=generator)
+    blurred = mixed * torch.tensor(BLUR) / 16  # keeps what is smooth as it is
+    return 3 * (1 - DETAIL**2) ** 0.5 * blurred + DETAIL * white
 
 
 def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
@@ -282,7 +318,8 @@ def draw_weights(network: nn.Module, generator: torch.Generator) -> None:
         for name, part in network.named_modules():
             if isinstance(part, nn.Linear | nn.Conv2d):
                 gain = GAINS.get(name.rsplit(".", 1)[-1]) or GAINS.get(name[-5:], 1)
-                weights = torch.randn(part.weight.shape, generator=generator)
+                draw = kernels if isinstance(part, nn.Conv2d) else torch.randn
+                weights = draw(part.weight.shape, generator=generator)
                 part.weight.copy_(weights * (gain / part.weight[0].numel()) ** 0.5)
                 if part.bias is not None:
                     part.bias.zero_()
