@@ -34,6 +34,7 @@ GYRUS, SULCUS = 0.74, 0.6  # greys that stand on a light and on a dark page
 AROUND = 12.0  # mm of cortex shown around the subject's vertices
 FONT = 6.5  # points, of names
 WIDTH = 7.0  # inches: that of the book's column
+ENOUGH = 225  # pixels of a view per inch: more than are drawn
 
 
 def rows_on_mesh(subject: OnCortex, hemi: Hemi) -> Int[np.ndarray, " mesh"]:
@@ -71,10 +72,13 @@ def painted(
     brain = np.isfinite(grey)
     picture = np.stack([np.where(brain, grey, 0)] * 3 + [brain.astype(float)], 2)
     has = brain & (on_mesh[view.nearest, 3] > 0)
-    share = view.share * (on_mesh[view.corner, 3] > 0)
-    mixed = (on_mesh[view.corner] * share[..., None]).sum(2)
-    shown = mixed / np.maximum(share.sum(2), 1e-9)[..., None] if blend else on_mesh[view.nearest]
-    picture[has] = shown[has]
+    if blend:
+        corner = view.corner[has]
+        share = view.share[has] * (on_mesh[corner, 3] > 0)
+        mixed = np.einsum("pc,pck->pk", share, on_mesh[corner])
+        picture[has] = mixed / np.maximum(share.sum(1), 1e-9)[:, None]
+    else:
+        picture[has] = on_mesh[view.nearest[has]]
     return picture
 
 
@@ -129,9 +133,7 @@ def draw(
     It fills the axis with what the subject has, and some of the cortex around it.
     """
     view, rows = seen(hemi, side), rows_on_mesh(subject, hemi)
-    folds = surface.sulc(hemi, surface.FSAVERAGE5)
     width, height = axis.get_position().size * axis.figure.get_size_inches()
-    axis.imshow(painted(view, rows, folds, colours, blend), origin="lower", aspect="auto")
     brain = view.nearest >= 0
     has = brain & (rows[view.nearest] >= 0)
     shown = np.argwhere(has if has.any() else brain)  # row and column of each pixel
@@ -139,6 +141,17 @@ def draw(
     half = ((high - low) / 2 + AROUND / MM) / [height, width]  # rows, columns
     half = half.max() * np.array([height, width])
     (bottom, left), (top, right) = (low + high) / 2 - half, (low + high) / 2 + half
+    step = max(1, int((right - left) / (width * ENOUGH)))
+    # of both directions, the first pixel in the axis and those after it
+    y, x = (slice(max(0, int(first)), int(last) + 2, step) for first, last in
+            ((bottom, top), (left, right)))  # fmt: skip
+    picture = painted(view.part(y, x), rows, surface.sulc(hemi, surface.FSAVERAGE5), colours, blend)
+    edges = [
+        edge - step / 2
+        for along, n in ((x, picture.shape[1]), (y, picture.shape[0]))
+        for edge in (along.start, along.start + n * step)
+    ]
+    axis.imshow(picture, origin="lower", aspect="auto", extent=edges)
     axis.set(xlim=(left, right), ylim=(bottom, top))
     _outlines(axis, subject, rows, hemi, side)
     axis.axis("off")
@@ -272,28 +285,31 @@ def category_colours(n: int) -> list[str]:
 
 
 def _small(
-    subject: OnCortex, maps: Mapping[str, Float[np.ndarray, "vertex 4"] | None], columns: int
+    subject: OnCortex | Sequence[OnCortex],
+    maps: Mapping[str, Float[np.ndarray, "vertex 4"] | None],
+    columns: int,
 ) -> Figure:
     """Several maps of colours, laid flat under their names, with room at the right for a key.
 
-    The place of one that is None is left empty.
+    All of one subject, or each of its own. The place of one that is None is left empty.
     """
+    whose = subject if isinstance(subject, Sequence) else [subject] * len(maps)
     rows = -(-len(maps) // columns)
     figure = plt.figure(figsize=(WIDTH, (7.6 / columns) * rows))
     cells = figure.add_gridspec(
         rows, columns, left=0, right=0.9, bottom=0, top=1 - 0.1 / rows, wspace=0.06, hspace=0.14
     )
-    for cell, (name, rgba) in zip(cells, maps.items(), strict=False):
+    for cell, person, (name, rgba) in zip(cells, whose, maps.items(), strict=False):
         if rgba is None:
             continue
-        if subject.n_surface:
+        if person.n_surface:
             pair = cell.subgridspec(1, 2, wspace=0).subplots()
             for axis, hemi in zip(pair, HEMIS, strict=True):
-                draw(axis, subject, rgba, hemi, "flat")
+                draw(axis, person, rgba, hemi, "flat")
             pair[0].set_title(name, fontsize=9, x=1, ha="center")
         else:
             axis = figure.add_subplot(cell)
-            axis.scatter(*subject.coordinates[:, [1, 2]].T, s=1, c=rgba)
+            axis.scatter(*person.coordinates[:, [1, 2]].T, s=1, c=rgba)
             axis.set_aspect("equal")
             axis.axis("off")
             axis.set_title(name, fontsize=9)
@@ -301,22 +317,29 @@ def _small(
 
 
 def small_maps(
-    subject: OnCortex,
-    maps: Mapping[str, Float[np.ndarray, " vertex"]],
+    subject: OnCortex | Sequence[OnCortex],
+    maps: Mapping[str, Float[np.ndarray, " vertex"] | None],
     label: str,
     colours: str = "inferno",
     limits: tuple[float, float] = (0, 1),
+    columns: int = 0,
 ) -> Figure:
-    """Several maps on one scale, laid flat under their names: each layer's weight (Figs 14-16)."""
-    painted = {name: in_colours(values, colours, limits)[0] for name, values in maps.items()}
-    figure = _small(subject, painted, 2 if len(maps) <= 4 else 4)
+    """Several maps on one scale, laid flat under their names: each layer's weight (Figs 14-16).
+
+    `subject`: of all, or of each; `columns`: by default two of up to four maps, else four.
+    """
+    painted = {
+        name: None if values is None else in_colours(values, colours, limits)[0]
+        for name, values in maps.items()
+    }
+    figure = _small(subject, painted, columns or (2 if len(maps) <= 4 else 4))
     scale = ScalarMappable(Normalize(*limits), colours)
     figure.colorbar(scale, cax=figure.add_axes((0.93, 0.2, 0.014, 0.6)), label=label)
     return figure
 
 
 def small_layers(
-    subject: OnCortex,
+    subject: OnCortex | Sequence[OnCortex],
     maps: Mapping[
         str, tuple[Float[np.ndarray, "vertex layer"], Float[np.ndarray, " vertex"]] | None
     ],

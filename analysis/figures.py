@@ -6,7 +6,7 @@ A figure's function takes data that were computed before and returns a matplotli
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 import matplotlib.pyplot as plt
@@ -38,7 +38,7 @@ SCREEN_DPI = 100  # at which an inch of a figure is drawn on the page
 class Pair:
     """A figure for a light page and one for a dark page; the book shows the one that fits."""
 
-    html: str
+    html: str = field(repr=False)  # or a notebook would hold it twice
 
     def _repr_html_(self) -> str:
         return self.html
@@ -279,6 +279,29 @@ def by_samples(scores: pd.DataFrame, maps: pd.DataFrame) -> Figure:
         axis.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     seaborn.despine(figure)
     figure.tight_layout()
+    return figure
+
+
+def over_time(table: pd.DataFrame) -> Figure:
+    """R² against time step, a line per group of ROIs: here with intervals, and in the paper.
+
+    `table`: T, where, R², low, high, paper.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
+    colours = seaborn.color_palette("colorblind")
+    for (where, rows), style, colour in zip(
+        table.groupby("where", sort=False), LINES, colours, strict=False
+    ):
+        _band(axes[0], rows["T"].to_numpy(), rows, "R²", style, color=colour, label=where)
+        axes[1].plot(rows["T"], rows["paper"], style, ms=4, lw=1.2, color=colour, label=where)
+    for axis, title in zip(axes, ("here", "the paper's Table 13, subject #1"), strict=True):
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("time step, 0 noise, 50 the picture")
+    axes[0].set_ylabel("R² of single trials")
+    seaborn.despine(figure)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=8, ncols=2, loc="upper center")
     return figure
 
 

@@ -8,7 +8,7 @@ nilearn's meshes.
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Literal
 
 import contourpy
@@ -42,10 +42,14 @@ class Seen:
     corner: Int[np.ndarray, "height width 3"]  # -1 beside the brain; row 0 at the bottom
     share: Float[np.ndarray, "height width 3"]  # sums to 1 on the brain, to 0 beside it
 
-    @property
+    @cached_property
     def nearest(self) -> Int[np.ndarray, "height width"]:
         """The nearest vertex; -1 beside the brain."""
         return np.take_along_axis(self.corner, self.share.argmax(2)[..., None], 2)[..., 0]
+
+    def part(self, rows: slice, columns: slice) -> "Seen":
+        """Some of the pixels."""
+        return Seen(self.corner[rows, columns], self.share[rows, columns])
 
     def field(self, values: Float[np.ndarray, " mesh"]) -> Float[np.ndarray, "height width"]:
         """Values of vertices between them; NaN beside the brain."""
