@@ -141,7 +141,7 @@ def shown(table: pd.DataFrame) -> Styler:
         parts = table[[name, f"{name} low", f"{name} high"]].itertuples(index=False)
         cells[name.capitalize()] = [_range(*row, digits) for row in parts]
     cells["Confidence"] = table["confidence"].map("{:.2f}".format)
-    return plain_table(pd.DataFrame(cells))
+    return plain_table(pd.DataFrame(cells), table)
 
 
 def verdicts_table(judged: Judged) -> Styler:

@@ -162,7 +162,7 @@ def shown(table: pd.DataFrame) -> Styler:
         | {"Row 18's rules": row["verdict"]}
         for row in table.to_dict("records")
     ]
-    return plain_table(pd.DataFrame(rows))
+    return plain_table(pd.DataFrame(rows), table)
 
 
 def shown_scores(scores: pd.DataFrame) -> Styler:
@@ -172,7 +172,8 @@ def shown_scores(scores: pd.DataFrame) -> Styler:
         for m, low, high in scores[["R²", "low", "high"]].itertuples(index=False)
     ]
     wide = scores.assign(cell=cells).pivot(index="samples", columns="model", values="cell")
-    return plain_table(wide[list(dict.fromkeys(scores["model"]))].reset_index(names="samples"))
+    columns = list(dict.fromkeys(scores["model"]))
+    return plain_table(wide[columns].reset_index(names="samples"), scores)
 
 
 def key_finding(table: pd.DataFrame, scores: pd.DataFrame, judged: Judged, at: int) -> str:

@@ -128,7 +128,7 @@ def shown(found: pd.DataFrame) -> Styler:
     ]
     wide = found.assign(cell=cells).pivot(index="recipe", columns="quantity", values="cell")
     order, columns = dict.fromkeys(found["recipe"]), dict.fromkeys(found["quantity"])
-    return plain_table(wide.loc[list(order), list(columns)].reset_index(names="recipe"))
+    return plain_table(wide.loc[list(order), list(columns)].reset_index(names="recipe"), found)
 
 
 def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) -> str:

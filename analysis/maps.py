@@ -22,6 +22,7 @@ from analysis.saved import SavedFit
 
 STRUCTURES = {"lh": "CortexLeft", "rh": "CortexRight"}  # as Workbench names them
 INDEX = "maps.json"
+SUFFIXES = (".func.gii", ".mgh")  # that a map can be written as
 
 
 @runtime_checkable
@@ -163,7 +164,9 @@ def require_mesh(fit: SavedFit) -> None:
         )
 
 
-def export(fit: SavedFit, out: Path, full: bool = False) -> list[Path]:
+def export(
+    fit: SavedFit, out: Path, full: bool = False, suffixes: Sequence[str] = SUFFIXES
+) -> list[Path]:
     """Write every map as GIFTI and MGH for each hemisphere, and maps.json that says what each is.
 
     `full`: on the 163,842 vertices of fsaverage, by the nearest vertex, whatever the fit's mesh.
@@ -184,9 +187,12 @@ def export(fit: SavedFit, out: Path, full: bool = False) -> list[Path]:
             layers = fit.record["tokens"]["layer_names"]
             names = [one.name] if values.ndim == 1 else [f"layer {name}" for name in layers]
             said = f"{one.name}: {one.meaning} ({one.unit}); {of_whom(fit)}"
-            paths = [out / f"{hemi}.{one.name}{suffix}" for suffix in (".func.gii", ".mgh")]
-            write_gifti(paths[0], values, hemi, names, said)
-            mgh.write(paths[1], values)
+            paths = [out / f"{hemi}.{one.name}{suffix}" for suffix in suffixes]
+            for path in paths:
+                if path.suffix == ".gii":
+                    write_gifti(path, values, hemi, names, said)
+                else:
+                    mgh.write(path, values)
             known = values[np.isfinite(values)]
             files += [
                 {

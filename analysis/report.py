@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 
 from analysis import metrics, model
 from analysis.backbones import CARDS, verification
+from analysis.downloads import Table
 from analysis.fidelity import Person
 from analysis.files import InputError
 from analysis.fit import Fit
@@ -43,7 +44,8 @@ def provenance(fit: Fit) -> str:
         "simulated": ":::{warning}\n**Simulated data.** Cortex, pictures, responses and noise of"
         f" `{s.name}` are made by this project. Nothing here is evidence about a brain.\n:::",
     }
-    sessions = f" in {s.n_sessions} sessions" if s.n_sessions else ""
+    plural = "s" if s.n_sessions > 1 else ""
+    sessions = f" in {s.n_sessions} session{plural}" if s.n_sessions else ""
     soup = (
         "\n\n:::{warning}\n**The test pictures chose the soup** of checkpoints, as in the paper:"
         " scores on them are too high to be compared with others.\n:::"
@@ -81,10 +83,14 @@ def key_finding(fit: Fit, scores: Scores, averaged: Scores, table: pd.DataFrame)
     )
 
 
-def plain_table(table: pd.DataFrame) -> Styler:
-    """A table without its index, its numbers to three places."""
+def plain_table(table: pd.DataFrame, numbers: pd.DataFrame | None = None) -> Styler:
+    """A table without its index, its numbers to three places, and a link to them all.
+
+    `numbers`: what the link gives where the table shows them as text, as value and interval in one.
+    """
     return (
-        table.style.hide(axis="index")
+        Table(table, numbers)
+        .hide(axis="index")
         .format(precision=3, na_rep="–", thousands=",")
         .set_table_attributes('class="dataframe"')  # the theme draws these well
     )
@@ -103,7 +109,7 @@ def table_beside_published(table: pd.DataFrame, row: str) -> Styler:
         f"{low:.3f}{DASH}{high:.3f}" for low, high in zip(shown["low"], shown["high"], strict=True)
     ]
     columns = ["ROI", "vertices", "R²", "95 % interval", "noise ceiling", "R² / ceiling"]
-    return plain_table(shown[[*columns, f"paper: {row}"]])
+    return plain_table(shown[[*columns, f"paper: {row}"]], shown.drop(columns="95 % interval"))
 
 
 def fits_table(fits: list[Fit]) -> Styler:
