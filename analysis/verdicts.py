@@ -23,6 +23,7 @@ from analysis.files import InputError
 
 Verdict = Literal["holds", "does not hold", "cannot be told", "not run"]
 NOT_RUN: Verdict = "not run"
+TRUTH_UNKNOWN = "truth not known"
 PREDICTS = "predicts"  # the part that every row read from networks has
 
 
@@ -187,7 +188,7 @@ def judge(finding: Finding, measured: Mapping[str, Measured]) -> Judged:
 def against_truth(judged: Judged, truth: Judged | None) -> str:
     """Whether what is there was found, and what isn't was claimed."""
     if truth is None or truth.verdict in (NOT_RUN, "cannot be told"):
-        return "truth not known"
+        return TRUTH_UNKNOWN
     there, claimed = truth.verdict == "holds", judged.verdict == "holds"
     if claimed:
         return "found" if there else "claimed, and is not there"
