@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -56,6 +57,16 @@ def test_the_contents_list_every_notebook():
     assert {p.stem for p in NOTEBOOKS} == {
         Path(f).name for f in listed if f.startswith("notebooks/")
     }
+
+
+def test_the_scoreboard_comes_after_the_findings_in_a_build(stage):
+    contents = yaml.safe_load((ROOT / "book/_toc.yml").read_text("utf8"))
+    (findings,) = [p["chapters"] for p in contents["parts"] if p["caption"] == "Findings"]
+    names = {chapter["file"] for chapter in findings}
+    # pages are read, and so executed, by name
+    assert max(names) == stage.SCOREBOARD
+    env = types.SimpleNamespace(found_docs=names)
+    assert stage.read_anew(None, env, set(), set(), set()) == [stage.SCOREBOARD]
 
 
 @each_notebook
@@ -318,4 +329,6 @@ def test_the_execution_cache_follows_the_code(stage, tmp_path, monkeypatch):
     seen.append(cache())
     shape.write_text('{"width": 1}')
     seen.append(cache())
-    assert len(set(seen)) == 3
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+    seen.append(cache())
+    assert len(set(seen)) == 4

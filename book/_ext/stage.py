@@ -10,6 +10,7 @@ import copy
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -22,6 +23,8 @@ ROOT = BOOK.parent
 # The libraries that can change a number or a figure; the analysis itself is hashed.
 KEYED = ("lightning", "matplotlib", "nibabel", "nilearn", "numpy", "open_clip_torch", "pandas")
 KEYED += ("pillow", "scipy", "seaborn", "torch", "torchvision")
+SCOREBOARD = "notebooks/scoreboard"
+OF_OTHERS = ("index", SCOREBOARD, "status")  # pages that show what other pages found
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts")  # 1.7 of the package's 24 MB is ever asked for
 
 log = logging.getLogger(__name__)
@@ -118,12 +121,12 @@ def stage() -> None:
 
 
 def key_cache(app, config) -> None:
-    """Set the cache of executed notebooks to a folder named by the code and the libraries.
+    """Set the cache of executed notebooks to a folder named by the code, libraries and data.
 
     jupyter-cache looks at a notebook's own cells only. The folder's name is part of Sphinx's
     environment, so a new one also has every page read again.
     """
-    key = hashlib.sha256()
+    key = hashlib.sha256(os.environ.get("BRAINMAPS_DATA", "").encode())  # another folder of data
     package = ROOT / "analysis"
     code = [*package.rglob("*.py"), *package.glob("backbones/configs/*.json")]
     code += package.glob("templates/*")
@@ -132,6 +135,14 @@ def key_cache(app, config) -> None:
     for name in KEYED:
         key.update(f"{name}={importlib.metadata.version(name)}\n".encode())
     config.nb_execution_cache_path = str(BOOK / "_build/.jupyter_cache" / key.hexdigest()[:12])
+
+
+def read_anew(app, env, added, changed, removed) -> list[str]:
+    """The pages that show what other pages found: they are read anew in every build.
+
+    Sphinx reads pages by name, one at a time, so the scoreboard comes after those that record.
+    """
+    return [page for page in OF_OTHERS if page in env.found_docs]
 
 
 def copy_mathjax(app) -> None:
@@ -152,5 +163,6 @@ def copy_mathjax(app) -> None:
 def setup(app):
     stage()
     app.connect("config-inited", key_cache)
+    app.connect("env-get-outdated", read_anew)
     app.connect("builder-inited", copy_mathjax)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
