@@ -3,9 +3,13 @@
 import functools
 import os
 import re
+import zipfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nibabel
+import numpy as np
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +93,68 @@ def test_numbers_are_there_and_no_cell_failed(page):
     glued = [tag.get_text(strip=True) for tag in article(page).select(".pasted-text")]
     assert not {"", "nan", "inf", "None"} & set(glued), glued
     assert not article(page).select(".output.traceback")
+
+
+@each_page
+def test_tables_and_maps_can_be_taken_away(page):
+    """Each table that a notebook made is followed by its numbers, and maps by their files."""
+    bad = []
+    for output in article(page).select("div.cell_output"):
+        tables, links = len(output.find_all("table")), output.select("a[download$='.csv']")
+        if len(links) != tables:
+            bad.append(f"{tables} tables, {len(links)} links: {output.get_text()[:60]!r}")
+    for link in article(page).select("p.download a"):
+        file = page.parent / unquote(link["href"])
+        if file.suffix == ".csv":
+            assert len(pd.read_csv(file)) > 0, file
+        else:
+            with zipfile.ZipFile(file) as archive:
+                names = [n for n in archive.namelist() if n.endswith(".gii")]
+                image = nibabel.GiftiImage.from_bytes(archive.read(names[0]))
+            assert np.isfinite(image.darrays[0].data).any(), file
+    drawn = article(page).find_all("img", alt=re.compile("cortex of|flat maps", re.I))
+    if drawn and not article(page).select("a[download$='.zip']"):
+        bad.append(f"maps without their files: {drawn[0]['alt']}")
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.skipif(not PAGES, reason=NOT_BUILT)
+def test_the_landing_page_leads_to_every_page():
+    links = article(SITE / "index.html").find_all("a", href=True)
+    linked = {(SITE / urlsplit(a["href"]).path).resolve() for a in links}
+    own = {p for p in PAGES if not p.is_relative_to(SITE / "runs") and p.stem != "search"}
+    assert not {p.stem for p in own if p.resolve() not in linked} - {"index"}
+
+
+def rows_of(table) -> list[list[str]]:
+    return [[cell.get_text(strip=True) for cell in row.find_all("td")] for row in table("tr")][1:]
+
+
+@pytest.mark.skipif(not PAGES, reason=NOT_BUILT)
+def test_the_status_page_tells_of_every_page_with_code():
+    pages, versions = article(SITE / "status.html").find_all("table")
+    linked = {(SITE / a["href"]).resolve() for a in pages.find_all("a")}
+    assert linked == {p.resolve() for p in PAGES if p.parent != SITE}
+    for _, when, seconds, how, ended in rows_of(pages):
+        assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d", when) and int(seconds) >= 0
+        assert how and ended == "well"
+    told = dict(rows_of(versions))
+    assert (
+        told["Python"] and told["torch"] and re.match(r"[0-9a-f]{12}|v\d|not known", told["Commit"])
+    )
+
+
+@pytest.mark.skipif(not PAGES, reason=NOT_BUILT)
+def test_runs_of_other_subjects_stand_beside_the_books_own():
+    contents = soup(SITE / "index.html").select_one("nav.bd-links")
+    parts = {p.get_text(strip=True): p.find_next("ul") for p in contents.select("p.caption")}
+    runs = {p.relative_to(SITE).as_posix() for p in PAGES if p.is_relative_to(SITE / "runs")}
+    of_others = parts.get("Runs of other subjects")
+    assert (of_others is None) == (not runs)
+    if runs:
+        assert {a["href"] for a in of_others.find_all("a", href=True)} == runs
+    for name in runs:
+        assert Path(name).parent.name in soup(SITE / name).find("h1").get_text()
 
 
 @each_page
