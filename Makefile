@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 .PHONY: help
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c "import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f'Python {v[0]}.{v[1]} found; 3.11 to 3.13 needed: make PYTHON=python3.12 ...')"
@@ -33,6 +33,15 @@ test: $(READY)  ## run the checks and tests
 	$(BIN)/nbqa "ruff check" notebooks/
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+STUDY ?= default
+.PHONY: study
+study: $(READY)  ## run a study on this machine: make study STUDY=default, or another of workflow/studies
+	. $(BIN)/activate && snakemake --workflow-profile workflow/profiles/local --config study=workflow/studies/$(STUDY).yaml
+
+.PHONY: test-slurm
+test-slurm: $(READY)  ## run the tiny study on a Slurm of one node that it starts and stops (as root, Debian)
+	$(BIN)/python -m pytest -s -p no:cacheprovider -c /dev/null --rootdir workflow workflow/slurm_test
 
 .PHONY: lock
 lock: $(READY)  ## resolve pyproject.toml into requirements.lock, keeping what still fits

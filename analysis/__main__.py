@@ -437,6 +437,62 @@ def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
         sys.exit(1)
 
 
+study_argument = click.argument(
+    "study", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+@main.command()
+@study_argument
+@click.option("--jobs", is_flag=True, help="List the jobs, and which of them are there.")
+@click.option("--quiet", is_flag=True, help="Draw it up; print nothing.")
+def study(study: Path, jobs: bool, quiet: bool) -> None:
+    """Draw up the jobs of a study, and say what they are expected to take.
+
+    STUDY is a file such as workflow/studies/default.yaml. `make study STUDY=default` runs it.
+    """
+    from analysis.jobs import plan_file, read_plan, write_plan
+    from analysis.study_file import read_study
+
+    path = plan_file(study)
+    if not path.exists():
+        from analysis.plan import draw_up  # slow imports only where needed
+
+        write_plan(path, draw_up(read_study(study)))
+    if quiet:
+        return
+    from analysis.study_cost import said
+
+    plan = read_plan(path)
+    for job in plan.jobs.values() if jobs else ():
+        click.echo(f"{'there' if job.there() else 'to do':<6} {job.name}")
+    click.echo(said(plan))
+
+
+@main.command()
+@study_argument
+@click.argument("job")
+@click.option("--threads", type=click.IntRange(1), help="Cores that it holds. [default: all]")
+@click.option("--accept-nsd-terms", is_flag=True, help="You have read NSD's terms and accept them.")
+def make(study: Path, job: str, threads: int | None, accept_nsd_terms: bool) -> None:
+    """Make one job of a study: what it names is read if it is there, else made.
+
+    What the workflow runs for each stage up to the fits. JOB is a name that `study` lists.
+    """
+    from analysis.jobs import get_plan
+
+    jobs = get_plan(study).jobs
+    if job not in jobs:
+        raise InputError(f"job {job!r}: not of {study}; `study --jobs` lists those that are.")
+    import torch
+
+    from analysis.making import make as make_job
+
+    if threads:
+        torch.set_num_threads(threads)
+    make_job(jobs[job], accept_nsd_terms)
+
+
 @main.command()
 def status() -> None:
     """Show what is there, how large and how old.

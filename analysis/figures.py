@@ -375,3 +375,25 @@ def layer_panels(panels: Mapping[str, pd.DataFrame]) -> Figure:
     key = figure.colorbar(mesh, ax=axes, fraction=0.03, pad=0.01)
     key.set_label("from the row's smallest to its largest", fontsize=8)
     return figure
+
+
+def hours_by_jobs(table: pd.DataFrame, least: float) -> Figure:
+    """Hours of a study against its jobs at a time, both on log scales; at least those of `least`.
+
+    `table`: jobs at a time, hours, and "shared evenly": the work by the number of jobs.
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.2))
+    colours, x = seaborn.color_palette("colorblind"), table["jobs at a time"]
+    axis.plot(x, table["hours"], "o-", color=colours[0], label="simulated")
+    even = {"color": colours[1], "label": "the work shared evenly, nothing held up"}
+    axis.plot(x, table["shared evenly"], "--", **even)
+    chain = "the longest chain of jobs that wait for each other"
+    axis.axhline(least, ls=":", color=colours[2], label=chain)
+    axis.set(xscale="log", yscale="log", xlabel="jobs at a time", ylabel="hours")
+    for ticks in (axis.xaxis, axis.yaxis):
+        ticks.set_major_locator(LogLocator(subs=(1, 3)))
+        ticks.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        ticks.set_minor_formatter(NullFormatter())
+    axis.legend(frameon=False, fontsize=8)
+    seaborn.despine(figure)
+    return figure

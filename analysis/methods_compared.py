@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from analysis import attribution, metrics, model
 from analysis.attribution import layer_maps
+from analysis.backbones import card_of
 from analysis.comparison import compare, false_discovery
 from analysis.costs import costs, multiply_accumulates
 from analysis.files import InputError
@@ -70,9 +71,7 @@ def compared(subject: str, size: str, seeds: Sequence[Any]) -> Compared:
     common = {"subject": subject, "backbone": NETWORK.get(size), "seed": seeds[0], **sized(size)}
     networks = {name: BASE[size][name] for name in TABLE_15.index}
     _, recipe = Wanted(**common).configured()
-    defaults = {NETWORK[size], *networks.values()}
-    first = get_fits({name: {"backbone": name} for name in sorted(defaults)}, **common)
-    layers = range(1, 1 + len(first[NETWORK[size]].tokens.widths))
+    layers = range(1, 1 + card_of(NETWORK[size]).layers)
     changes = common.get("changes", {})
     wanted = {("method", name): {"variant": name} for name in VARIANTS}
     wanted["method", "ridge"] = {"variant": "ridge", "changes": None}

@@ -22,7 +22,7 @@ from analysis.fit import Fit
 from analysis.readings import Reading, named, read
 from analysis.simulate import parse_name
 from analysis.study import extract_tokens, get_subject
-from analysis.sweep import BASE, DIFFUSION, get_fits, sized
+from analysis.sweep import BASE, DIFFUSION, get_fits, planning, sized
 from analysis.truth import PEOPLE
 from analysis.verdicts import Judged
 
@@ -63,11 +63,12 @@ def _diffusion(
 ) -> dict[str, Fit]:
     options = _options(size, shuffle)
     backbone = DIFFUSION[size] + OPTIONS[size]
-    person = get_subject(
-        subject, sessions=options.get("sessions"), n_surface=options.get("n_surface")
-    )
-    every = "+".join([*(f"T{t}" for t in STEPS[size]), *AXES.values()])
-    extract_tokens(person, f"{backbone}@{every}")  # in one pass, whatever is asked for first
+    if not planning():
+        person = get_subject(
+            subject, sessions=options.get("sessions"), n_surface=options.get("n_surface")
+        )
+        every = "+".join([*(f"T{t}" for t in STEPS[size]), *AXES.values()])
+        extract_tokens(person, f"{backbone}@{every}")  # in one pass, whatever is asked for first
     wanted = {name: {"backbone": f"{backbone}@{view}"} for name, view in views.items()}
     return get_fits(wanted, subject=subject, seed=seed, **options)
 

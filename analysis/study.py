@@ -6,6 +6,7 @@ fit = get_fit("sim01", "clip-mini", recipe="short")
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from analysis.model import VARIANTS, ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
+from analysis.receipts import note, receipt
 from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
@@ -149,8 +151,26 @@ def _of_tree(
     if not is_complete(name):
         print(f"{name}: not there, or of older code; simulated now.")
         simulate(name)
+    note(simulated_receipt(name), [parsed.record, parsed.truth, parsed.tree.stimuli])
     subject, prepared = read_subject(parsed.subject, parsed.tree, *where)
     return dataclasses.replace(subject, name=name), prepared
+
+
+def simulated_receipt(name: str) -> Path:
+    """Tells that a simulated subject is there."""
+    return receipt("simulated", name, {"name": name})
+
+
+def _files_of(subject: Subject) -> list[Path]:
+    """What was prepared of a subject and is read from there; nothing of one read otherwise."""
+    where = getattr(subject.responses, "filename", None)
+    return sorted(Path(where).parent.glob("*.[jn]*")) if where else []
+
+
+def _parts_of(tokens: Tokens) -> list[Path]:
+    """The files that tokens are read from."""
+    there = known(tokens.folder)
+    return sorted({tokens.folder / there[d][0] for d in tokens.digests})
 
 
 def _digests(subject: Subject) -> list[str]:
@@ -258,6 +278,45 @@ class Wanted:
             return None, steps
         return with_changes(named_model(self.variant), steps, changes)
 
+    @property
+    def who(self) -> tuple:
+        """What `get_subject` is asked for."""
+        return (
+            self.subject,
+            self.space,
+            self.sessions,
+            self.average,
+            tuple(self.region),
+            self.n_surface,
+        )
+
+    @property
+    def what(self) -> tuple:
+        """What `get_tokens` is asked for."""
+        return (self.subject, self.sessions, self.backbone, self.weights, self.normalisation)
+
+    def subject_receipt(self) -> Path:
+        """Tells that the subject is there and prepared; means over repeats are of the same."""
+        who = dataclasses.replace(self, average=False).who
+        return receipt("subject", self.subject, {"who": who})
+
+    def tokens_receipt(self) -> Path:
+        """Tells that the tokens are there."""
+        return receipt("tokens", f"{self.subject}-{self.backbone}", {"what": self.what})
+
+    def receipt(self) -> Path:
+        """Tells that the fit is there; the same for all names of one fit.
+
+        Raises:
+            InputError: for an unknown name.
+        """
+        model, steps = self.configured()
+        names = {"who": self.who, "what": self.what, "trials": self.trials, "split": self.scheme}
+        names |= {"split_seed": self.split_seed, "shuffle": self.shuffle, "model": None}
+        if model is not None:
+            names |= {"model": dataclasses.asdict(model), "recipe": dataclasses.asdict(steps)}
+        return receipt("fit", f"{self.subject}-{self.backbone}", names)
+
 
 class Study:
     """Subjects and tokens, read once, and fits of them."""
@@ -266,18 +325,24 @@ class Study:
         self.people: dict[tuple, Subject] = {}
         self.caches: dict[tuple, Tokens] = {}
 
+    def person(self, wanted: Wanted) -> Subject:
+        """Whom a fit is of."""
+        if wanted.who not in self.people:
+            self.people[wanted.who] = person = get_subject(*wanted.who)
+            if files := _files_of(person):
+                note(wanted.subject_receipt(), files)
+        return self.people[wanted.who]
+
     def data(self, wanted: Wanted) -> tuple[Subject, Tokens, Split]:
         """What a fit is made of, made if it is not there."""
         w = wanted
         require_backbone(w.backbone)  # a wrong name is told before anything is made
-        who = (w.subject, w.space, w.sessions, w.average, tuple(w.region), w.n_surface)
-        if who not in self.people:
-            self.people[who] = get_subject(*who)
-        person = self.people[who]
-        what = (*who, w.backbone, w.weights, w.normalisation)
+        person = self.person(w)
+        what = (w.who, w.what)
         if what not in self.caches:
             tokens = get_tokens(person, w.backbone, w.weights, normalisation=w.normalisation)
             self.caches[what] = tokens
+            note(w.tokens_receipt(), _parts_of(tokens), [tokens.folder / "manifest.json"])
         split = split_pictures(person, w.split_seed, scheme=w.scheme or default_scheme(person))
         if w.trials is not None:
             split = limit(split, person, w.trials, w.split_seed)
@@ -298,14 +363,18 @@ class Study:
         model, steps = wanted.configured()
         person, tokens, split = self.data(wanted)
         if model is None:
-            return ridge_fit(person, wanted.backbone, tokens, split)
-        if self.missing(wanted):
-            print(
-                f"{wanted.subject}, {wanted.backbone}: no such fit is there; trained now,"
-                f" {wanted.recipe} recipe."
-            )
-        network = Network(wanted.weights, wanted.normalisation)
-        return fit_model(person, wanted.backbone, tokens, model, steps, split, network)
+            made = ridge_fit(person, wanted.backbone, tokens, split)
+        else:
+            if self.missing(wanted):
+                print(
+                    f"{wanted.subject}, {wanted.backbone}: no such fit is there; trained now,"
+                    f" {wanted.recipe} recipe."
+                )
+            network = Network(wanted.weights, wanted.normalisation)
+            made = fit_model(person, wanted.backbone, tokens, model, steps, split, network)
+        files = (path for path in made.folder.iterdir() if path.suffix in (".json", ".safetensors"))
+        note(wanted.receipt(), files)
+        return made
 
 
 def get_fit(subject: str, backbone: str, **options: Any) -> Fit | RidgeFit:

@@ -9,8 +9,10 @@ cores and a few minutes, its settings those that gave back most of a simulated t
 or paper, all vertices and the paper's recipe.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from contextvars import ContextVar
 from functools import cache
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -79,6 +81,31 @@ def sized(size: str) -> dict[str, Any]:
     return SIZES[size]
 
 
+class _Planned(Exception):
+    """Ends what asks for fits while a plan is drawn up, since there are none."""
+
+
+_plan: ContextVar[list[Wanted] | None] = ContextVar("plan", default=None)
+
+
+def asked(*makers: Callable[[], object]) -> list[Wanted]:
+    """The fits that functions ask `get_fits` for, each up to its first such call; none is made."""
+    plan: list[Wanted] = []
+    token = _plan.set(plan)
+    try:
+        for make in makers:
+            with suppress(_Planned):
+                make()
+    finally:
+        _plan.reset(token)
+    return plan
+
+
+def planning() -> bool:
+    """Whether a plan is being drawn up, for which nothing may be made."""
+    return _plan.get() is not None
+
+
 @cache
 def _study() -> Study:
     """One for each process that trains."""
@@ -97,11 +124,14 @@ def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Na
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
-    asked = {name: Wanted(**{**common, **own}) for name, own in wanted.items()}
-    for each in asked.values():
+    named = {name: Wanted(**{**common, **own}) for name, own in wanted.items()}
+    for each in named.values():
         each.configured()  # a wrong name is told before anything is made
+    if planning():
+        _plan.get().extend(named.values())
+        raise _Planned
     study = Study()
-    missing = [each for each in asked.values() if study.missing(each)]
+    missing = [each for each in named.values() if study.missing(each)]
     workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
     if workers > 1:
         with ProcessPoolExecutor(
@@ -109,4 +139,4 @@ def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Na
         ) as pool:
             for done in [pool.submit(_made, each) for each in missing]:
                 done.result()
-    return {name: study.fit(each) for name, each in asked.items()}
+    return {name: study.fit(each) for name, each in named.items()}

@@ -24,6 +24,8 @@ COMMANDS = {
     "predict": ["FIT", "SUBJECT/BACKBONE", "frames", "--skip", "without any fMRI data"],
     "export": ["FIT", "GIFTI and MGH", "--full"],
     "backbones": ["networks"],
+    "study": ["STUDY", "workflow/studies/default.yaml", "--jobs"],
+    "make": ["JOB", "--threads", "--accept-nsd-terms"],
     "status": ["how large", "how old"],
 }
 
@@ -345,3 +347,20 @@ def test_settings_are_changed_by_name_and_a_soup_on_test_pictures_says_so(run, d
     assert (recipe["blur"], recipe["soup"], recipe["betas"]) == (2.0, "test", [0.8, 0.99])
     assert model["standardise"] is True and record["result"]["steps"] == 20
     assert re.search(r"step 20 of at most 20: loss \S+, validation R² \S+ \(best", done.stderr)
+
+
+def test_a_study_is_drawn_up_and_its_jobs_are_made_one_by_one(run, data_folder, tmp_path) -> None:
+    study = tmp_path / "some.yaml"
+    study.write_text(
+        "subjects: [sim01-tiny]\nsize: paper\nfits:\n  - {backbones: [mae-mini-s], recipe: check}\n"
+    )
+    said = run("study", str(study), "--jobs", data=data_folder).output
+    assert "study some: 4 jobs" in said and "to do  fit-sim01-tiny-mae-mini-s-" in said
+    jobs = re.findall(r"(?:to do|there)  (\S+-\S+)$", said, re.M)
+    assert [job.partition("-")[0] for job in jobs] == ["simulate", "prepare", "extract", "fit"]
+    for job in jobs:
+        assert run("make", str(study), job, data=data_folder).exit_code == 0
+    said = run("study", str(study), "--jobs", data=data_folder).output
+    assert "4 jobs, 0 to do" in said and said.count("there  ") == 4
+    wrong = run("make", str(study), "fit-nobody", data=data_folder)
+    assert wrong.exit_code == 2 and "job 'fit-nobody': not of" in wrong.output
