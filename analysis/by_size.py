@@ -30,20 +30,21 @@ SHOWN = ("slope", "start", "end")
 
 
 def fits_by_size(
-    subject: str, size: str, seed: int = 0, ends: bool = False, **more: bool
+    subject: str, size: str, seed: int = 0, ends: bool = False, shuffle: bool = False
 ) -> dict[tuple[str, str], Fit]:
-    """By family and network, a fit of each size of each family; `ends`: smallest and largest alone.
+    """By family and network, a fit of each size of each family; `ends`: smallest and largest
+    alone; `shuffle`: controls.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
-    common = sized(size)
+    common = sized(size, shuffle)
     wanted = {
         (family, name): {"backbone": name}
         for family, names in FAMILIES[size].items()
         for name in (names[:: len(names) - 1] if ends else names)
     }
-    return get_fits(wanted, subject=subject, seed=seed, **common, **more)
+    return get_fits(wanted, subject=subject, seed=seed, **common)
 
 
 def by_size(fits: Mapping[tuple[str, str], Fit]) -> dict[str, dict[str, Reading]]:

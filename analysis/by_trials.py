@@ -86,7 +86,7 @@ def controls(subject: str, size: str, seed: int = 0) -> list[Reading]:
     """The fits that row 18 is judged by, of shuffled responses."""
     fits = get_fits(
         {n: {"trials": n} for n in (JUDGED[size], None)},
-        **{"subject": subject, "seed": seed, **sized(size), "shuffle": True},
+        **{"subject": subject, "seed": seed, **sized(size, shuffle=True)},
         backbone=BASE[size]["CLIP"],
     )
     return [read(fit) for fit in fits.values()]

@@ -33,16 +33,6 @@ AXES = {"SD encoder": "T40E", "SD decoder": "T40D", "SD time": "D6"}  # of Fig. 
 STEPS = {"small": (50, 40, 30, 20, 10, 0), "paper": tuple(range(50, -1, -5))}
 OPTIONS = {"small": ",steps=5", "paper": ""}
 CONTROL_STEPS = ("SD T50", "SD T40", "SD T0")  # two late ones, and one that is not
-# Epochs without a better validation score: shuffled responses score best at the first.
-CONTROL_PATIENCE = 1
-
-
-def _options(size: str, shuffle: bool) -> dict[str, Any]:
-    options = sized(size)
-    if shuffle:
-        changes = {**options.get("changes", {}), "patience": CONTROL_PATIENCE}
-        options = {**options, "changes": changes, "shuffle": True}
-    return options
 
 
 def networks(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> dict[str, Fit]:
@@ -53,7 +43,7 @@ def networks(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> d
     Raises:
         InputError: for an unknown subject or size.
     """
-    options = _options(size, shuffle)
+    options = sized(size, shuffle)
     wanted = {name: {"backbone": backbone} for name, backbone in BASE[size].items()}
     return get_fits(wanted, subject=subject, seed=seed, **options)
 
@@ -61,7 +51,7 @@ def networks(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> d
 def _diffusion(
     subject: str, size: str, views: Mapping[str, str], seed: int, shuffle: bool
 ) -> dict[str, Fit]:
-    options = _options(size, shuffle)
+    options = sized(size, shuffle)
     backbone = DIFFUSION[size] + OPTIONS[size]
     if not planning():
         person = get_subject(
@@ -128,7 +118,7 @@ def by_person(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={list(seeds)}: expected one or more different ones.")
-    options = _options(size, shuffle)
+    options = sized(size, shuffle)
     who = people(subject, others)[: 2 if shuffle else None]
     wanted = {(name, seed): {"subject": name, "seed": seed} for name in who for seed in seeds}
     fits = get_fits(wanted, backbone=BASE[size]["CLIP"], **options)

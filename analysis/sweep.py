@@ -70,15 +70,23 @@ BASE = {
 DIFFUSION = {"small": "sd-mini", "paper": "sd15"}
 
 
-def sized(size: str) -> dict[str, Any]:
-    """The options of a size's fits.
+# Epochs of a control without a better validation score: shuffled responses score best at the first.
+CONTROL_PATIENCE = 1
+
+
+def sized(size: str, shuffle: bool = False) -> dict[str, Any]:
+    """The options of a size's fits; or of controls, to responses in another order.
 
     Raises:
         InputError: for an unknown size.
     """
     if size not in SIZES:
         raise InputError(f"size {size!r}: expected one of {', '.join(SIZES)}.")
-    return SIZES[size]
+    options = SIZES[size]
+    if not shuffle:
+        return options
+    changes = {**options.get("changes", {}), "patience": CONTROL_PATIENCE}
+    return {**options, "changes": changes, "shuffle": True}
 
 
 class _Planned(Exception):
