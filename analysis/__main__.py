@@ -494,6 +494,57 @@ def make(study: Path, job: str, threads: int | None, accept_nsd_terms: bool) -> 
 
 
 @main.command()
+@click.argument("pictures")
+@backbone_option
+@weights_option
+@normalisation_option
+@click.option("--layer", type=int, help="That the head reads, from 1. [default: the last]")
+@click.option("--method", default="whole", show_default=True, help="whole; head: no more; or lora.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Runs.")
+@click.option("--epochs", type=int, default=6, show_default=True)
+@click.option("--batch", type=int, default=16, show_default=True, help="Pictures at a time.")
+@click.option(
+    "--rate", "rates", type=float, multiple=True, help="To try; repeat. [default: by method]"
+)
+@click.option("--side", type=int, default=224, show_default=True, help="Pixels files come to.")
+@click.option("--skip", is_flag=True, help="Leave out pictures that can't be read.")
+def finetune(
+    pictures: str,
+    backbone: str,
+    weights: str | None,
+    normalisation: str,
+    seeds: int,
+    side: int,
+    skip: bool,
+    **how: Any,
+) -> None:
+    """Fine-tune a vision transformer to labelled pictures.
+
+    PICTURES: colour or shape, which are drawn; isic or eurosat, as `fetch --source` leaves them; or
+    a folder with one of pictures for each class. What comes of it is a network by the name that is
+    printed, which every other command takes as its --backbone.
+    """
+    from analysis.finetune import tune
+    from analysis.forgetting import accuracy_of
+    from analysis.labelled import get_labelled
+    from analysis.learner import Tuning
+
+    data = get_labelled(pictures, side, skip=skip)
+    for why in data.skipped:
+        click.echo(f"left out: {why}", err=True)
+    sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.parts.items())
+    click.echo(f"{data.name}: {len(data.classes)} classes; {sizes} pictures")
+    made = []
+    for seed in range(seeds):
+        made.append(tune(backbone, data, Tuning(seed=seed, **how), weights, normalisation))
+        click.echo(f"{made[-1].name}: accuracy {made[-1].accuracy:.3f}; {made[-1].recipe}")
+    found, chance = accuracy_of(made), data.chance
+    click.echo(
+        f"accuracy on test pictures: {found}, interval over {found.over}; chance {chance:.3f}"
+    )
+
+
+@main.command()
 def status() -> None:
     """Show what is there, how large and how old.
 

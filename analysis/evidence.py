@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.stats
+from jaxtyping import Float
 
 from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
 from analysis.files import InputError
@@ -30,7 +32,9 @@ from analysis.readings import (
     least_predicts,
     map_correlation,
     mean_over,
+    moved,
     named,
+    over_pictures,
     predicts,
     roi_scores,
     separation,
@@ -198,6 +202,51 @@ def other_sizes(
         else:
             found[f"{name} late"] = Measured.of(small.end - large.end, PATCHES)
     return found | predicts([r for sizes in families.values() for r in sizes])
+
+
+def _changes(readings: Mapping[str, Mapping[str, Reading]], names: Sequence[str]) -> list[Draws]:
+    """How far late vertices of networks moved, mean over tasks; task "" is before any."""
+    return [
+        np.mean([moved(of[""], after, LATE) for task, after in of.items() if task], axis=0)
+        for of in named(readings, *names)
+    ]
+
+
+def fine_tuning_layout(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, Measured]:
+    """Row 12, of each network before ("") and after it was tuned to each task."""
+    used = ("CLIP", "DiNOv2", "MAE")
+    clip, *others = _changes(readings, used)
+    found = {
+        name: Measured.of(other - clip, PATCHES)
+        for name, other in zip(used[1:], others, strict=True)
+    }
+    return found | predicts([r for of in named(readings, *used) for r in of.values()])
+
+
+def fine_tuning_accuracy(
+    readings: Mapping[str, Mapping[str, Reading]],
+    right: Mapping[str, Mapping[str, Float[np.ndarray, " picture"]]],
+) -> dict[str, Measured]:
+    """Row 13; `right`: by network and task, the share of runs that name each test picture."""
+    names = tuple(readings)
+    others = [name for name in names if name != "CLIP"]
+    accuracy = {
+        name: np.mean([over_pictures(each) for each in right[name].values()], axis=0)
+        for name in names
+    }
+    (clip,) = named(accuracy, "CLIP")
+    best = clip - np.max([accuracy[name] for name in others], axis=0)
+    ranks = [
+        scipy.stats.rankdata(np.stack(values), axis=0)
+        for values in (list(accuracy.values()), _changes(readings, names))
+    ]
+    a, b = (r - r.mean(0) for r in ranks)
+    spread = np.sqrt(np.square(a).sum(0) * np.square(b).sum(0))
+    related = np.abs((a * b).sum(0) / np.where(spread > 0, spread, 1))  # no order, no relation
+    return {
+        "CLIP best": Measured.of(best, PICTURES),
+        "no relation": Measured.of(related, f"{PICTURES}, {PATCHES}"),
+    } | predicts([r for of in readings.values() for r in of.values()])
 
 
 def channels_and_places(reading: Reading) -> dict[str, Measured]:

@@ -73,6 +73,7 @@ class Source(Model):
     terms: Annotated[str, Field(pattern=r"^https://\S+$")]
     meaning: Text  # of the terms, in plain words
     citation: Text
+    splits: Text | None = None  # how labelled pictures are divided
     accept: bool = False  # the terms have to be accepted before anything is fetched
     manual: bool = False  # can't be fetched by a program; `how` says what to do
     how: str | None = None

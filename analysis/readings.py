@@ -170,3 +170,28 @@ def map_correlation(one: Reading, other: Reading) -> Draws:
     ].T
     spread = np.sqrt((saa - sa * sa / n) * (sbb - sb * sb / n))
     return (sab - sa * sb / n) / np.where(spread > 1e-12 * saa, spread, np.nan)
+
+
+def moved(before: Reading, after: Reading, names: Sequence[str] = AREAS) -> Draws:
+    """Mean absolute difference of depth of the vertices of some ROIs, by drawn patches.
+
+    Raises:
+        InputError: if the vertices are not the same, or the subject has none of the ROIs.
+    """
+    if not np.array_equal(before.subject.vertices, after.subject.vertices):
+        raise InputError(f"{before.subject.name}, {after.subject.name}: not the same vertices.")
+    there = [before.subject.rois[name] for name in names if name in before.subject.rois]
+    if not there:
+        raise InputError(f"{before.subject.name}: none of the ROIs {', '.join(names)}.")
+    away = np.abs(after.maps.depth() - before.maps.depth())
+    values = np.stack([away, np.ones_like(away)], 1)
+    patches = patches_of(before.subject.coordinates)
+    sums = roi_sums(values, patches, {"": np.any(there, axis=0)})[:, 0]
+    return sums[:, 0] / sums[:, 1]
+
+
+def over_pictures(values: Float[np.ndarray, " picture"], draws: int = 1000) -> Draws:
+    """The mean over pictures, of all first, then drawn again: alike for as many pictures."""
+    n = len(values)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
+    return np.concatenate([[values.mean()], drawn @ values / n])

@@ -18,6 +18,7 @@ from analysis.backbones.own import require_name
 from analysis.files import InputError
 
 GROUP = "brainmaps.backbones"
+TUNED = "tuned:"  # of the names of fine-tuned networks
 Builder = Callable[[], Backbone]
 _registered: dict[str, Builder] = {}
 
@@ -63,6 +64,11 @@ def require_backbone(name: str) -> None:
     """
     if _is_own(name):
         return
+    if name.startswith(TUNED):
+        from analysis.backbones.tuned import require_tuned  # slow imports only where needed
+
+        require_tuned(name)
+        return
     try:
         card_of(name)
     except InputError as error:
@@ -82,13 +88,18 @@ def load_backbone(name: str, weights: str | None = None, normalisation: str = "n
     Raises:
         InputError: for an unknown name, weights that can't be had, or a package that fails.
     """
-    if not _is_own(name):
+    tuned = name.startswith(TUNED)
+    if not (tuned or _is_own(name)):
         require_backbone(name)
         return registry.load_backbone(name, weights, normalisation)
     if weights is not None:
         raise InputError(f"weights={weights!r}: {name} brings its own; leave them out.")
     if normalisation != "native":
         raise InputError(f"normalisation={normalisation!r}: {name} has its own; leave it out.")
+    if tuned:
+        from analysis.backbones.tuned import load_tuned
+
+        return load_tuned(name)
     if name in _registered:
         return _built(name, _registered[name], "its registered builder")
     entry = _one(name)
