@@ -35,7 +35,7 @@ def local_tokens(
     device = next(network.parameters(), torch.empty(0)).device
     with torch.inference_mode():
         each = [
-            next(iter(network.stream(torch.from_numpy(picture[None]).to(device))))[0]
+            next(iter(network.stream(torch.tensor(picture[None]).to(device))))[0]
             for picture in pictures
         ]
     return [torch.cat(layer).float().cpu() for layer in zip(*each, strict=True)]
