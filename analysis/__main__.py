@@ -343,8 +343,15 @@ fit_argument = click.argument("fit", metavar="FIT")
 @click.option("--weights", help="The network's checkpoint, where it lies elsewhere than it did.")
 @click.option("--skip", is_flag=True, help="Leave out pictures that can't be read.")
 @click.option("--each", is_flag=True, help="A map of every picture too, not of their mean alone.")
+@click.option("--channels", is_flag=True, help="Each area's top channels in every picture too.")
 def predict(
-    fit: str, pictures: tuple[Path, ...], out: Path, weights: str | None, skip: bool, each: bool
+    fit: str,
+    pictures: tuple[Path, ...],
+    out: Path,
+    weights: str | None,
+    skip: bool,
+    each: bool,
+    channels: bool,
 ) -> None:
     """Predict responses to pictures from a saved fit, without any fMRI data.
 
@@ -354,15 +361,19 @@ def predict(
     """
     import pandas as pd
 
+    from analysis.picture_channels import write_channels
     from analysis.predict import predict as write
     from analysis.saved import find_fit, load_fit
 
     saved = load_fit(find_fit(fit))
     made = write(saved, pictures, out, weights, skip, each)
+    shown = write_channels(saved, made.pictures, out, weights) if channels else None
     for why in made.skipped.values():
         click.echo(f"left out: {why}", err=True)
     whom = f"{saved.record['subject']}{' (simulated)' if saved.simulated else ''}"
     click.echo(f"responses of {len(saved.vertices):,} vertices of {whom}: {made.out}")
+    if shown is not None:
+        click.echo(f"top channels: {shown}, and a sheet of each picture in {out / 'channels'}")
     click.echo(f"{len(made.pictures):,} pictures, {len(made.skipped)} left out; mean BOLD z-score:")
     click.echo(pd.DataFrame(made.rois).to_string(index=False, float_format="{:.3f}".format))
 

@@ -1,34 +1,116 @@
-"""Which vertices read a network through the same channels.
+"""Which vertices read a network through the same channels, and how far two groupings agree.
 
-group = channel_clusters(fit.model.weight.numpy())
+    groups = {name: channel_clusters(reads) for name, reads in weights.items()}
+    groups = same_colours(groups)
+    agreement(groups["CLIP"], groups["SAM"], patches_of(subject.coordinates))
+
+Sec. 4.5 and E.2: the kernel W Wᵀ, whose row i says how alike vertex i is to every vertex; k-means
+of its rows to 1000 centres; Ward's joining of those to 20 clusters.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.cluster.vq import kmeans2
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.metrics.cluster import contingency_matrix
 
 CLUSTERS = 20  # as in Fig. 8
 CENTRES = 1000  # of the k-means before; fewer vertices are joined directly
 
 
-def channel_clusters(
-    weight: Float[np.ndarray, "vertex channel"], n: int = CLUSTERS, seed: int = 0
-) -> Int[np.ndarray, " vertex"]:
-    """The cluster of each vertex by its channel weights, from 0, the largest cluster first.
+def kernel_factor(weight: Float[np.ndarray, "vertex channel"]) -> Float[np.ndarray, "vertex d"]:
+    """Rows that lie as far apart as those of the kernel K = W Wᵀ, without K: W (WᵀW)^½.
 
-    Vertices are compared by the rows of the kernel W Wᵀ, which say how alike each vertex is to all
-    others (Sec. 4.5). Their distances are those of W (WᵀW)^½, so the kernel is never made. k-means
-    to 1000 centres, then Ward's joining to n.
+    |k_i - k_j|² = (w_i - w_j)ᵀ WᵀW (w_i - w_j), and means of rows go along, so k-means and Ward's
+    method do the same on N x D numbers as on N x N.
     """
     values, vectors = np.linalg.eigh(weight.T.astype(np.float64) @ weight)
-    rows = weight @ (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return weight @ root
+
+
+def responding(
+    weight: Float[np.ndarray, "vertex channel"], spread: Float[np.ndarray, "channel channel"]
+) -> Float[np.ndarray, "vertex channel"]:
+    """Weights W C^½, whose inner products are covariances of what vertices read: w_iᵀ C w_j.
+
+    C: covariance of the channels over pictures. W itself says little where training is short: each
+    vertex starts at weights drawn for it, and directions in which channels hardly vary keep them.
+    Nor does it stay as it is if channels are mixed and the weights with them, which changes no
+    response; this does.
+    """
+    values, vectors = np.linalg.eigh(spread.astype(np.float64))
+    return weight @ ((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
+
+
+def clusters(
+    rows: Float[np.ndarray, "vertex d"], n: int, centres: int, seed: int = 0
+) -> Int[np.ndarray, " vertex"]:
+    """k-means to `centres`, then Ward's joining to n; clusters from 0, the largest first."""
     member = np.arange(len(rows))
-    if len(rows) > CENTRES:
-        rows, member = kmeans2(rows, CENTRES, minit="points", seed=seed, missing="warn")
-    used, member = np.unique(member, return_inverse=True)
-    joined = fcluster(linkage(rows[used], "ward"), n, "maxclust")[member]
+    if len(rows) > centres:
+        near = KMeans(centres, n_init=1, random_state=seed).fit(rows)
+        rows, member = near.cluster_centers_, near.labels_
+    joined = AgglomerativeClustering(min(n, len(rows)), linkage="ward").fit_predict(rows)[member]
     _, group, size = np.unique(joined, return_inverse=True, return_counts=True)
     rank = np.empty(len(size), int)
     rank[np.argsort(-size, kind="stable")] = np.arange(len(size))
     return rank[group]
+
+
+def channel_clusters(
+    weight: Float[np.ndarray, "vertex channel"], n: int = CLUSTERS, seed: int = 0
+) -> Int[np.ndarray, " vertex"]:
+    """The cluster of each vertex by its channel weights, from 0, the largest cluster first."""
+    return clusters(kernel_factor(weight), n, CENTRES, seed)
+
+
+def same_colours(
+    groups: Mapping[str, Int[np.ndarray, " vertex"]], reference: str | None = None
+) -> dict[str, Int[np.ndarray, " vertex"]]:
+    """Groupings of the same vertices, each one's clusters numbered as those of the reference (the
+    first) that they share most vertices with, one to one; what is left over gets further numbers.
+    """
+    first = groups[next(iter(groups)) if reference is None else reference]
+    numbered = {}
+    for name, group in groups.items():
+        shared = contingency_matrix(first, group)
+        ours, theirs = linear_sum_assignment(shared, maximize=True)
+        own, known = np.unique(group), np.unique(first)
+        number = dict(zip(own[theirs], known[ours], strict=True))
+        left = (cluster for cluster in own if cluster not in number)
+        number |= {cluster: known.max() + 1 + i for i, cluster in enumerate(left)}
+        numbered[name] = np.array([number[cluster] for cluster in group])
+    return numbered
+
+
+def agreement(
+    one: Int[np.ndarray, " vertex"],
+    other: Int[np.ndarray, " vertex"],
+    patches: Int[np.ndarray, " vertex"],
+    samples: int = 1000,
+    seed: int = 0,
+) -> Float[np.ndarray, " draw"]:
+    """The adjusted Rand index of two groupings: as they are first, then of drawn patches of cortex.
+
+    A patch drawn twice is two patches; a vertex and its own copy are no pair.
+    """
+    a, b, patch = (np.unique(x, return_inverse=True)[1] for x in (one, other, patches))
+    n_a, n_b, n = a.max() + 1, b.max() + 1, patch.max() + 1
+    table = np.zeros((n, n_a, n_b))
+    np.add.at(table, (patch, a, b), 1)
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=samples)
+    draws = np.concatenate([np.ones((1, n)), drawn])
+
+    def pairs(counts: Float[np.ndarray, "patch cell"]) -> Float[np.ndarray, " draw"]:
+        """Pairs of vertices that share a cell, a patch and its copies not paired."""
+        across = np.square(draws @ counts) - np.square(draws) @ np.square(counts)
+        within = draws @ (np.square(counts) - counts)
+        return (across + within).sum(1) / 2
+
+    both = pairs(table.reshape(n, -1))
+    in_a, in_b = pairs(table.sum(2)), pairs(table.sum(1))
+    chance = in_a * in_b / pairs(table.sum((1, 2))[:, None])
+    return (both - chance) / ((in_a + in_b) / 2 - chance)

@@ -284,14 +284,16 @@ def category_colours(n: int) -> list[str]:
     return [*CATEGORIES, *rest][:n]
 
 
-def _small(
+def small_colours(
     subject: OnCortex | Sequence[OnCortex],
     maps: Mapping[str, Float[np.ndarray, "vertex 4"] | None],
     columns: int,
+    blend: bool = True,
 ) -> Figure:
     """Several maps of colours, laid flat under their names, with room at the right for a key.
 
-    All of one subject, or each of its own. The place of one that is None is left empty.
+    All of one subject, or each of its own. The place of one that is None is left empty. `blend`:
+    see `draw`.
     """
     whose = subject if isinstance(subject, Sequence) else [subject] * len(maps)
     rows = -(-len(maps) // columns)
@@ -305,7 +307,7 @@ def _small(
         if person.n_surface:
             pair = cell.subgridspec(1, 2, wspace=0).subplots()
             for axis, hemi in zip(pair, HEMIS, strict=True):
-                draw(axis, person, rgba, hemi, "flat")
+                draw(axis, person, rgba, hemi, "flat", blend)
             pair[0].set_title(name, fontsize=9, x=1, ha="center")
         else:
             axis = figure.add_subplot(cell)
@@ -332,7 +334,7 @@ def small_maps(
         name: None if values is None else in_colours(values, colours, limits)[0]
         for name, values in maps.items()
     }
-    figure = _small(subject, painted, columns or (2 if len(maps) <= 4 else 4))
+    figure = small_colours(subject, painted, columns or (2 if len(maps) <= 4 else 4))
     scale = ScalarMappable(Normalize(*limits), colours)
     figure.colorbar(scale, cax=figure.add_axes((0.93, 0.2, 0.014, 0.6)), label=label)
     return figure
@@ -349,7 +351,7 @@ def small_layers(
 
     Networks may have different numbers of layers: colours are from each one's first to its last.
     """
-    figure = _small(
+    figure = small_colours(
         subject, {name: of and layer_colours(*of) for name, of in maps.items()}, columns
     )
     height = figure.get_size_inches()[1]
