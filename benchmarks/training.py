@@ -4,7 +4,8 @@
 
 A step: the selectors of all vertices, the bottleneck, the selection, the loss with Eq. 3's term,
 the backward pass and AdamW, on one batch that lies in memory. Each form runs in a process of its
-own, as `python -m analysis fit` does; they take turns, a step each, while the others wait.
+own, as `python -m analysis fit` does; they take turns, of some seconds or a step, while the
+others wait.
 
 per_layer    networks and bottleneck as `nn.Linear`s, one `grid_sample` per layer
 kept         the same where freed memory is kept (`analysis.memory`), as for ours
@@ -43,6 +44,7 @@ from benchmarks.selection import Shape, machine, per_layer, ratio, spread, write
 FORMS = ("per_layer", "kept", "ours", "bfloat16")
 WIDTH = 768  # channels of a layer
 PICTURES = 64  # in the cache
+WARM, TURN = 2, 3.0  # turns before those that count; seconds of one
 
 
 def made(shape: Shape) -> FactorTopy:
@@ -107,27 +109,33 @@ def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
 
 
 def serve(form: str, shape: Shape) -> None:
-    """Take a step for every line read, and answer with its seconds, loss and the peak memory."""
+    """Take a turn for every line read: steps for `TURN` seconds, at least one. Answers with the
+    mean seconds of a step, the losses and the peak memory.
+    """
     step = stepper(form, shape)
     for _ in sys.stdin:
+        taken = [step()]
+        while sum(seconds for seconds, _ in taken) < TURN:
+            taken.append(step())
+        seconds, losses = zip(*taken, strict=True)
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps([*step(), peak]), flush=True)
+        print(json.dumps([sum(seconds) / len(seconds), losses, peak]), flush=True)
 
 
-def turns(shape: Shape, repeats: int) -> dict[str, list[list[float]]]:
-    """Seconds, loss and peak memory of each form's steps, turn by turn."""
+def turns(shape: Shape, repeats: int) -> dict[str, list[tuple[float, list[float], int]]]:
+    """Seconds of a step, losses and peak memory of each form, turn by turn; not to be counted: the
+    first `WARM`.
+    """
     sizes = [f"--{name}={getattr(shape, name)}" for name in ("vertices", "layers", "batch")]
     command = [sys.executable, "-m", "benchmarks.training", *sizes]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     children = {form: subprocess.Popen([*command, f"--serve={form}"], **pipes) for form in FORMS}
-    taken: dict[str, list[list[float]]] = {form: [] for form in FORMS}
-    for turn in range(repeats + 2):  # two before those that count
+    taken: dict[str, list[tuple[float, list[float], int]]] = {form: [] for form in FORMS}
+    for _ in range(WARM + repeats):
         for form, child in children.items():
             child.stdin.write("step\n")
             child.stdin.flush()
-            answer = json.loads(child.stdout.readline())
-            if turn >= 2:
-                taken[form].append(answer)
+            taken[form].append(tuple(json.loads(child.stdout.readline())))
     for child in children.values():
         child.stdin.close()
         child.wait()
@@ -164,8 +172,8 @@ def overheads(shape: Shape, steps: int) -> list[float]:
 def measurements(shape: Shape, repeats: int) -> dict[str, Any]:
     """Everything the program reports."""
     taken = turns(shape, repeats)
-    seconds = {form: [step[0] for step in steps] for form, steps in taken.items()}
-    losses = {form: [step[1] for step in steps] for form, steps in taken.items()}
+    seconds = {form: [turn[0] for turn in some[WARM:]] for form, some in taken.items()}
+    losses = {form: [loss for turn in some for loss in turn[1]] for form, some in taken.items()}
     report = {
         "speedup_vs_per_layer": ratio(seconds["per_layer"], seconds["ours"]),
         "speedup_vs_per_layer_kept": ratio(seconds["kept"], seconds["ours"]),
@@ -173,10 +181,10 @@ def measurements(shape: Shape, repeats: int) -> dict[str, Any]:
         "bfloat16_speedup_vs_per_layer_kept": ratio(seconds["kept"], seconds["bfloat16"]),
         "trainer_overhead": spread(overheads(shape, steps=4 * repeats + 4)),
         "seconds": {form: spread(values) for form, values in seconds.items()},
-        "peak_bytes": {form: spread([step[2] for step in s]) for form, s in taken.items()},
+        "peak_bytes": {form: spread([turn[2] for turn in s[WARM:]]) for form, s in taken.items()},
         "relative_difference_of_loss": {
             form: spread(
-                [abs(a - b) / b for a, b in zip(losses[form], losses["per_layer"], strict=True)]
+                [abs(a - b) / b for a, b in zip(losses[form], losses["per_layer"], strict=False)]
             )
             for form in FORMS[1:]
         },
