@@ -24,11 +24,11 @@ OURS = 3
 class Rates:
     """Seconds of one core. `training`, `extraction`, `preparation`: those benchmarks."""
 
-    # training: 0.456 s a step on 2 cores, 8 pictures × 37,984 vertices × 12 layers × 128 channels,
-    # of which the selectors of vertices, whatever the batch, take 0.150
+    # training: 0.326 s a step on 2 cores, 8 pictures × 37,984 vertices × 12 layers × 128 channels,
+    # of which the selectors of vertices, whatever the batch, take 0.170
     step: float = 0.005
-    step_vertex: float = 2 * 0.150 / 37_984
-    step_read: float = 2 * (0.456 - 0.150) / (8 * 37_984 * 12 * 128)
+    step_vertex: float = 2 * 0.170 / 37_984
+    step_read: float = 2 * (0.326 - 0.170) / (8 * 37_984 * 12 * 128)
     # extraction: 4.16 pictures a second of clip-l on 2 cores: 86 million weights at 197 tokens
     picture: float = 0.02
     weight_token: float = 2 / 4.16 / (86e6 * 197)
