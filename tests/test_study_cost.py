@@ -39,9 +39,9 @@ def test_sums_are_of_what_is_still_to_do() -> None:
 
 
 def test_measured_rates_come_back() -> None:
-    # benchmarks/README.md: a step of 0.456 s and 4.16 pictures a second, by 2 cores
+    # benchmarks/README.md: a step of 0.326 s and 4.16 pictures a second, by 2 cores
     step = fit_seconds("factortopy", 1000, 8, 37_984, 12, 128) / 1000
-    assert step == pytest.approx(2 * 0.456, rel=0.02)
+    assert step == pytest.approx(2 * 0.326, rel=0.02)
     assert picture_seconds(CARDS["clip-l"]) == pytest.approx(2 / 4.16, rel=0.1)
     gnet = fit_seconds("gnet", 1000, 8, 37_984, 12, 128)
     assert gnet / 1000 == pytest.approx(step * 94 / 3)

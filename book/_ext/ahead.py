@@ -47,17 +47,20 @@ def run_ahead(app, env, docnames: list[str]) -> None:
             cache.match_cache_notebook(notebook)
         except KeyError:
             missing[path] = notebook
+    failed = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         timeout = env.mystnb_config.execution_timeout
         running = {pool.submit(run, path, nb, timeout): path for path, nb in missing.items()}
         for done in as_completed(running):
             path, result = running[done], done.result()
             if result.err is not None:
-                pool.shutdown(cancel_futures=True)
-                raise ExtensionError(f"{path.name} failed:\n{result.exc_string}")
+                failed.append(f"{path.name} failed:\n{result.exc_string}")
+                continue
             log.info(f"Executed {path.name} in {result.time:.0f} seconds")
             bundle = CacheBundleIn(result.nb, str(path), data={"execution_seconds": result.time})
             cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    if failed:  # the others are kept
+        raise ExtensionError("\n\n".join(failed))
 
 
 def setup(app):
