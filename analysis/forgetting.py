@@ -10,9 +10,7 @@ how far those of two seeds of the same untuned network lie apart says how much o
 
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,7 +21,7 @@ from jaxtyping import Float, UInt8
 from analysis import metrics
 from analysis.alignment import LATE
 from analysis.backbones import load_backbone
-from analysis.cores import machine_cores
+from analysis.cores import machine_cores, pool
 from analysis.evidence import evaluate, fine_tuning_accuracy, fine_tuning_layout
 from analysis.files import InputError
 from analysis.finetune import Tuned, global_tokens, head_grid, is_tuned, tune
@@ -135,10 +133,8 @@ def make_all(jobs: Sequence[Job]) -> None:
     missing = [job for job in jobs if not job.done(study)]
     workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
     if missing:
-        with ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            for made in [pool.submit(_do, job) for job in missing]:
+        with pool(workers, __name__) as processes:
+            for made in [processes.submit(_do, job) for job in missing]:
                 made.result()
 
 

@@ -38,7 +38,7 @@ from analysis.subject import Space, Subject, over_repeats, shuffled
 from analysis.trainer import Recipe
 
 # short: what two CPU cores learn the small default subject by in two minutes, of larger batches and
-# steps; brief: a seventh of that, for a small network; check: a few, to see that all works first.
+# steps; brief: a fifth of that, for a small network; check: a few, to see that all works first.
 FAST = Recipe(batch=32, learning_rate=3e-3, patience=8)
 RECIPES = {
     "paper": Recipe(),
@@ -46,7 +46,7 @@ RECIPES = {
     "brief": dataclasses.replace(
         FAST, batch=24, steps_per_epoch=50, max_steps=300, decay_steps=150
     ),
-    "short": dataclasses.replace(FAST, steps_per_epoch=100, max_steps=1500, decay_steps=500),
+    "short": dataclasses.replace(FAST, steps_per_epoch=100, max_steps=1000, decay_steps=350),
 }
 PICTURES_AT_ONCE = 500  # hashed at a time
 

@@ -10,16 +10,14 @@ or paper, all vertices and the paper's recipe.
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
-from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import torch
 
-from analysis.cores import machine_cores
+from analysis.cores import machine_cores, pool
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.ridge import RidgeFit
@@ -142,9 +140,7 @@ def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Na
     missing = [each for each in named.values() if study.missing(each)]
     workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
     if workers > 1:
-        with ProcessPoolExecutor(
-            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
-            for done in [pool.submit(_made, each) for each in missing]:
+        with pool(workers, __name__) as processes:
+            for done in [processes.submit(_made, each) for each in missing]:
                 done.result()
     return {name: study.fit(each) for name, each in named.items()}

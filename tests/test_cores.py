@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis import cores as module
-from analysis.cores import cores
+from analysis.cores import cores, pool
 
 HOLD = """
 import sys
@@ -103,3 +103,16 @@ def test_an_error_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Waited), cores(2):
         raise Waited
     assert not waits(2, monkeypatch)
+
+
+def _what_is_so(name: str) -> tuple[str | None, int, bool]:
+    import torch
+
+    return os.environ.get(name), torch.get_num_threads(), "analysis.sweep" in sys.modules
+
+
+def test_processes_of_a_pool_have_one_thread_and_the_environment_of_now(monkeypatch) -> None:
+    for value in ("first", "second"):  # the server of both was started under the first
+        monkeypatch.setenv("BRAINMAPS_DATA", value)
+        with pool(2, "analysis.sweep") as processes:
+            assert processes.submit(_what_is_so, "BRAINMAPS_DATA").result() == (value, 1, True)

@@ -19,11 +19,9 @@ def test_networks_of_each_size_are_known() -> None:
 
 def test_fits_made_side_by_side_are_those_made_one_by_one(data_folder, monkeypatch) -> None:
     pools = []
-    real = sweep.ProcessPoolExecutor
+    real = sweep.pool
     monkeypatch.setattr(sweep, "machine_cores", lambda: 2)
-    monkeypatch.setattr(
-        sweep, "ProcessPoolExecutor", lambda *a, **k: pools.append(a[0]) or real(*a, **k)
-    )
+    monkeypatch.setattr(sweep, "pool", lambda n, *more: pools.append(n) or real(n, *more))
     wanted = {"first": {"seed": 5}, "second": {"seed": 6}}
     common = {"subject": "sim01-tiny", "backbone": "clip-mini", "recipe": "check"}
     fits = get_fits(wanted, **common)
