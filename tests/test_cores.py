@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from analysis import cores as module
 from analysis.cores import cores, pool
@@ -105,14 +106,11 @@ def test_an_error_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not waits(2, monkeypatch)
 
 
-def _what_is_so(name: str) -> tuple[str | None, int, bool]:
-    import torch
-
-    return os.environ.get(name), torch.get_num_threads(), "analysis.sweep" in sys.modules
-
-
 def test_processes_of_a_pool_have_one_thread_and_the_environment_of_now(monkeypatch) -> None:
+    loaded = "'analysis.sweep' in __import__('sys').modules"
     for value in ("first", "second"):  # the server of both was started under the first
         monkeypatch.setenv("BRAINMAPS_DATA", value)
         with pool(2, "analysis.sweep") as processes:
-            assert processes.submit(_what_is_so, "BRAINMAPS_DATA").result() == (value, 1, True)
+            assert processes.submit(os.getenv, "BRAINMAPS_DATA").result() == value
+            assert processes.submit(torch.get_num_threads).result() == 1
+            assert processes.submit(eval, loaded).result()
