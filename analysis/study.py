@@ -29,6 +29,7 @@ from analysis.model import VARIANTS, ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
 from analysis.prepare import Prepared
+from analysis.progress import say
 from analysis.receipts import note, receipt
 from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
@@ -149,7 +150,7 @@ def _of_tree(
         return read_subject(name, NSDTree(data_root() / "nsd"), *where)
     parsed = parse_name(name)
     if not is_complete(name):
-        print(f"{name}: not there, or of older code; simulated now.")
+        say(f"{name}: not there, or of older code; simulated now.")
         simulate(name)
     note(simulated_receipt(name), [parsed.record, parsed.truth, parsed.tree.stimuli])
     subject, prepared = read_subject(parsed.subject, parsed.tree, *where)
@@ -198,7 +199,7 @@ def _tokens_of(
 ) -> dict[str, Tokens]:
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     made = extract(
-        network, subject.pictures, _digests(subject), form, report=print, every_byte=every_byte
+        network, subject.pictures, _digests(subject), form, report=say, every_byte=every_byte
     )
     return dict(zip([view.name for view in network.views], made, strict=True))
 
@@ -366,7 +367,7 @@ class Study:
             made = ridge_fit(person, wanted.backbone, tokens, split)
         else:
             if self.missing(wanted):
-                print(
+                say(
                     f"{wanted.subject}, {wanted.backbone}: no such fit is there; trained now,"
                     f" {wanted.recipe} recipe."
                 )
