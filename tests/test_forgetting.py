@@ -313,7 +313,7 @@ def test_jobs_are_made_side_by_side_once(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
     done, made = set(), []
     monkeypatch.setattr(forgetting.Job, "done", lambda job, study: job in done)
-    monkeypatch.setattr(forgetting, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(forgetting, "pool", Pool)
     monkeypatch.setattr(forgetting, "_do", lambda job: made.append(job) or done.add(job))
     jobs = [forgetting.Job("mae-mini-s", task, Tuning()) for task in ("colour", "shape")]
     for _ in range(2):

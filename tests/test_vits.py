@@ -116,8 +116,8 @@ def test_each_family_has_sizes_and_none_is_another() -> None:
     families = {CARDS[n].family for n in MINIS}
     assert families == {"clip", "sam", "imagenet", "dinov2", "mocov3", "mae"}
     for family in families:
-        widths = [CARDS[n].width for n in MINIS if CARDS[n].family == family]
-        assert sorted(widths) == [64, 128, 192]
+        cards = [CARDS[n] for n in MINIS if CARDS[n].family == family]
+        assert sorted((c.layers, c.width) for c in cards) == [(4, 64), (8, 128), (12, 128)]
     weights = [load_backbone(n).state_dict() for n in TIMM_MINIS if not n.endswith(("-s", "-l"))]
     filters = [w["network.patch_embed.proj.weight"].flatten()[:100] for w in weights]
     for i, one in enumerate(filters):
