@@ -4,7 +4,7 @@
     reads = reads_of(fits)                            # what its vertices read of its channels
     groups = clusters_of(reads)                       # numbered alike in all networks
 
-`tops_compared` has the top channels in pictures. The fits of the first seed are those of other pages.
+`tops_compared` has the top channels in pictures. The first seed's fits are those of other pages.
 """
 
 from collections.abc import Mapping, Sequence
