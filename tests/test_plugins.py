@@ -150,7 +150,7 @@ def test_the_command_line_fits_a_packages_backbone(installed: Path, data_folder:
         env=os.environ | {"PYTHONPATH": path, "BRAINMAPS_DATA": str(data_folder)},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "packed: tokens of 40 pictures" in done.stdout and "R²" in done.stdout
+    assert "packed: tokens of 40 pictures" in done.stderr and "R²" in done.stdout
     assert list((data_folder / "fits/sim01-tiny").glob("packed-*/fit.json"))
 
 
