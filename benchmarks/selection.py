@@ -2,16 +2,17 @@
 
 listing_1   the paper's Listing 1 as printed: builds [B, N, D, L]
 per_layer   one `grid_sample` per layer, summed: keeps L arrays of [B, N, D] for the backward pass
-ours        `analysis.selection.select`
+kept        the same where freed memory is kept (`analysis.memory`), as for ours
+ours        `analysis.selection.select`, freed memory kept, as in training
 products    only the multiply-adds of ours, as plain matrix products on data at hand: the floor
 
-All forms run in one process, taking turns, on the same float32 inputs; a time is one forward and
-one backward pass to every argument. Peak memory is measured in a process of its own per form, over
-what it held with the inputs in place. The error of ours is against Listing 1 in float64. Places are
-spread as in a trained model, and again all at the centre, where training starts. A value is the
-median over repeats, and the range beside it the least and most; ratios are of the same repeat. A
-repeat of ours or of the products is itself a median of nine: they are over before whatever else
-the machine does evens out, as it does in a rival's ten seconds.
+Each form runs in a process of its own; they take turns on the same float32 inputs while the others
+wait. A time is one forward and one backward pass to every argument. Peak memory is measured in a
+process of its own per form, over what it held with the inputs in place. The error of ours is
+against Listing 1 in float64. Places are spread as in a trained model, and again all at the centre,
+where training starts. A value is the median over turns, and the range beside it the least and most;
+ratios are of the same turn. A turn of ours or of the products is itself a median of nine passes:
+they are over before whatever else the machine does evens out, as it does in a rival's ten seconds.
 
     OMP_WAIT_POLICY=passive python -m benchmarks.selection --json selection.json
 
@@ -19,7 +20,7 @@ Waiting threads that spin (the default) hold a core that another program may nee
 machine that is not otherwise idle, the forms with many short steps then time the scheduler.
 
 The default is the paper's size: 37,984 vertices, 12 layers, 128 channels, batch 8. It needs about
-10 GB and, on 2 busy cores, 10 minutes, nearly all of it for the other forms.
+20 GB and, on 2 cores, 5 minutes, nearly all of it for the other forms.
 
     python -m benchmarks.selection --growth --json growth.json
 
@@ -36,7 +37,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from analysis.memory import keep_freed
 from analysis.selection import select
+from benchmarks.turns import serve, take
 
 ERROR_VERTICES = 2000  # for the float64 reference
 ERROR_CHUNK = 500  # vertices of the reference at a time
 PRODUCT_VERTICES = 512  # of the plain products at a time: faster than all at once
-LIGHT_PASSES = 9  # of a form that takes less than a second, of which each repeat has the median
-HEAVY_REPEATS = 2  # of listing_1 and of each memory measurement
+LIGHT_PASSES = 9  # of a form that takes less than a second, of which a turn has the median
+MEMORY_REPEATS = 2
 NAMES = ("local", "global_", "space", "layer", "scale", "weight", "bias")
 
 
@@ -144,7 +147,7 @@ def pass_of(
 
 
 def products(tensors: dict[str, Tensor]) -> None:
-    """The four products of a pass: the reading, again in the backward pass, and two gradients."""
+    """The three products of a pass: the reading and, in the backward pass, two gradients."""
     batch, layers, channels = tensors["global_"].shape
     near = torch.ones(batch * 5 * layers, channels)
     d_near = torch.empty_like(near)
@@ -153,7 +156,6 @@ def products(tensors: dict[str, Tensor]) -> None:
     for weight in tensors["weight"].detach().split(PRODUCT_VERTICES):
         part = reading[: len(weight)]
         torch.mm(weight, near.T, out=part)
-        torch.mm(weight, near.T, out=part)
         torch.mm(part, near, out=d_weight[: len(weight)])
         torch.mm(part.T, weight, out=d_near)
 
@@ -161,9 +163,12 @@ def products(tensors: dict[str, Tensor]) -> None:
 FORMS = {
     "listing_1": pass_of(listing_1),
     "per_layer": pass_of(per_layer),
+    "kept": pass_of(per_layer),
     "ours": pass_of(select),
     "products": products,
 }
+KEEP_FREED = ("kept", "ours", "products")
+LIGHT = ("ours", "products")
 
 
 def seconds(form: str, tensors: dict[str, Tensor]) -> float:
@@ -173,6 +178,29 @@ def seconds(form: str, tensors: dict[str, Tensor]) -> float:
     start = time.perf_counter()
     FORMS[form](tensors)
     return time.perf_counter() - start
+
+
+def turn_of(form: str, shape: Shape, centre: bool) -> Callable[[], float]:
+    """Something that returns the seconds of a pass."""
+    if form in KEEP_FREED:
+        keep_freed()
+    tensors = inputs(shape, seed=0, centre=centre)
+    passes = LIGHT_PASSES if form in LIGHT else 1
+    return lambda: statistics.median(seconds(form, tensors) for _ in range(passes))
+
+
+def sizes_of(shape: Shape) -> list[str]:
+    """The arguments that say which size a child is to work on."""
+    return [f"--{n}={getattr(shape, n)}" for n in ("vertices", "layers", "channels", "batch")]
+
+
+def taken(
+    shape: Shape, forms: Sequence[str], repeats: int, centre: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of a pass of each form, turn by turn; the first turn is slower and not counted."""
+    sizes = sizes_of(shape) + (["--centre"] if centre else [])
+    each = take("benchmarks.selection", sizes, forms, 1 + repeats)
+    return {form: values[1:] for form, values in each.items()}
 
 
 def peak_bytes(form: str, shape: Shape) -> int:
@@ -187,8 +215,7 @@ def peak_bytes(form: str, shape: Shape) -> int:
 
 def peak_bytes_alone(form: str, shape: Shape) -> int:
     """`peak_bytes` in a new process."""
-    sizes = [f"--{name}={getattr(shape, name)}" for name in ("vertices", "layers", "channels")]
-    command = [sys.executable, "-m", "benchmarks.selection", *sizes, f"--batch={shape.batch}"]
+    command = [sys.executable, "-m", "benchmarks.selection", *sizes_of(shape)]
     done = subprocess.run([*command, f"--peak={form}"], check=True, capture_output=True, text=True)
     return int(done.stdout)
 
@@ -245,28 +272,20 @@ def measurements(shape: Shape, repeats: int) -> dict[str, Any]:
     """Everything the program reports."""
     # Memory first: a child's peak counts from its parent's size when it was started.
     memory = {
-        form: [float(peak_bytes_alone(form, shape)) for _ in range(HEAVY_REPEATS)]
+        form: [float(peak_bytes_alone(form, shape)) for _ in range(MEMORY_REPEATS)]
         for form in ("listing_1", "per_layer", "ours")
     }
     small = Shape(min(shape.vertices, ERROR_VERTICES), shape.layers, shape.channels, shape.batch)
     errors = [relative_errors(small, seed) for seed in range(3)]
 
-    places = {"spread": inputs(shape, seed=0), "centre": inputs(shape, seed=0, centre=True)}
-    times: dict[str, dict[str, list[float]]] = {
-        "spread": {form: [] for form in FORMS},
-        "centre": {form: [] for form in ("per_layer", "ours")},
+    times = {
+        "spread": taken(shape, list(FORMS), repeats),
+        "centre": taken(shape, ("per_layer", "ours"), repeats, centre=True),
     }
-    for repeat in range(repeats):
-        for place, of_form in times.items():
-            for form, taken in of_form.items():
-                if form != "listing_1" or repeat < HEAVY_REPEATS:
-                    passes = LIGHT_PASSES if form in ("ours", "products") else 1
-                    each = [seconds(form, places[place]) for _ in range(passes)]
-                    taken.append(statistics.median(each))
-
     spread_times = times["spread"]
     return {
         "speedup_vs_per_layer": ratio(spread_times["per_layer"], spread_times["ours"]),
+        "speedup_vs_per_layer_kept": ratio(spread_times["kept"], spread_times["ours"]),
         "speedup_vs_listing1": ratio(spread_times["listing_1"], spread_times["ours"]),
         "speedup_vs_per_layer_at_centre": ratio(
             times["centre"]["per_layer"], times["centre"]["ours"]
@@ -298,17 +317,14 @@ def growth(shape: Shape, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for name, values in sizes.items():
         for value in values:
-            tensors = inputs(replace(shape, **{name: value}), seed=0)
-            forms = {"ours": repeats, "products": repeats}
+            forms = list(LIGHT)
             if name == "layers" and value > shape.layers:
-                forms["per_layer"] = HEAVY_REPEATS
-            for form in forms:
-                seconds(form, tensors)  # the first is slower
-            taken = {form: [seconds(form, tensors) for _ in range(n)] for form, n in forms.items()}
-            row = {name: value, "seconds": {form: spread(t) for form, t in taken.items()}}
-            row["gemm_ratio"] = ratio(taken["ours"], taken["products"])
-            if "per_layer" in taken:
-                row["speedup_vs_per_layer"] = ratio(taken["per_layer"], taken["ours"])
+                forms.append("per_layer")
+            each = taken(replace(shape, **{name: value}), forms, repeats)
+            row = {name: value, "seconds": {form: spread(t) for form, t in each.items()}}
+            row["gemm_ratio"] = ratio(each["ours"], each["products"])
+            if "per_layer" in each:
+                row["speedup_vs_per_layer"] = ratio(each["per_layer"], each["ours"])
             rows.append(row)
     return rows
 
@@ -367,13 +383,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--channels", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--centre", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=FORMS, help="only take a pass for every line read")
     parser.add_argument("--growth", action="store_true", help="how ours grows with each size")
     parser.add_argument("--peak", choices=FORMS, help="only print the bytes one form adds")
     given = parser.parse_args()
     shape = Shape(given.vertices, given.layers, given.channels, given.batch)
     if given.peak:
         print(peak_bytes(given.peak, shape))
+        return
+    if given.serve:
+        serve(turn_of(given.serve, shape, given.centre))
         return
     if given.growth:
         rows = growth(shape, given.repeats)

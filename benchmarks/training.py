@@ -20,8 +20,6 @@ median over turns, the range the least and most; ratios are of the same turn.
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -40,6 +38,7 @@ from analysis.memory import keep_freed
 from analysis.model import FactorTopy, ModelConfig, Selectors, regulariser
 from benchmarks import reading
 from benchmarks.selection import Shape, machine, per_layer, ratio, spread, write_whole
+from benchmarks.turns import serve, take
 
 FORMS = ("per_layer", "kept", "ours", "bfloat16")
 WIDTH = 768  # channels of a layer
@@ -108,18 +107,21 @@ def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
     return step
 
 
-def serve(form: str, shape: Shape) -> None:
-    """Take a turn for every line read: steps for `TURN` seconds, at least one. Answers with the
-    mean seconds of a step, the losses and the peak memory.
+def turn_of(form: str, shape: Shape) -> Callable[[], tuple[float, list[float], int]]:
+    """Something that takes steps for `TURN` seconds, at least one, and returns the mean seconds of
+    a step, the losses and the peak memory.
     """
     step = stepper(form, shape)
-    for _ in sys.stdin:
+
+    def turn() -> tuple[float, list[float], int]:
         taken = [step()]
         while sum(seconds for seconds, _ in taken) < TURN:
             taken.append(step())
         seconds, losses = zip(*taken, strict=True)
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps([sum(seconds) / len(seconds), losses, peak]), flush=True)
+        return sum(seconds) / len(seconds), list(losses), peak
+
+    return turn
 
 
 def turns(shape: Shape, repeats: int) -> dict[str, list[tuple[float, list[float], int]]]:
@@ -127,19 +129,7 @@ def turns(shape: Shape, repeats: int) -> dict[str, list[tuple[float, list[float]
     first `WARM`.
     """
     sizes = [f"--{name}={getattr(shape, name)}" for name in ("vertices", "layers", "batch")]
-    command = [sys.executable, "-m", "benchmarks.training", *sizes]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    children = {form: subprocess.Popen([*command, f"--serve={form}"], **pipes) for form in FORMS}
-    taken: dict[str, list[tuple[float, list[float], int]]] = {form: [] for form in FORMS}
-    for _ in range(WARM + repeats):
-        for form, child in children.items():
-            child.stdin.write("step\n")
-            child.stdin.flush()
-            taken[form].append(tuple(json.loads(child.stdout.readline())))
-    for child in children.values():
-        child.stdin.close()
-        child.wait()
-    return taken
+    return take("benchmarks.training", sizes, FORMS, WARM + repeats)
 
 
 class Timed(trainer.Encoder):
@@ -223,7 +213,7 @@ def main() -> None:
     given = parser.parse_args()
     shape = Shape(given.vertices, given.layers, 128, given.batch)
     if given.serve:
-        serve(given.serve, shape)
+        serve(turn_of(given.serve, shape))
         return
     report = measurements(shape, given.repeats)
     print(table(report))
