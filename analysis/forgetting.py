@@ -9,25 +9,24 @@ how far those of two seeds of the same untuned network lie apart says how much o
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, UInt8
 
 from analysis import metrics
 from analysis.alignment import LATE
-from analysis.backbones import load_backbone
-from analysis.cores import machine_cores, pool
+from analysis.backbones import card_of, load_backbone
 from analysis.evidence import evaluate, fine_tuning_accuracy, fine_tuning_layout
 from analysis.files import InputError
-from analysis.finetune import Tuned, global_tokens, head_grid, is_tuned, tune
+from analysis.finetune import Tuned, global_tokens, head_grid
 from analysis.fit import Fit
 from analysis.labelled import get_labelled
 from analysis.learner import Tuning
+from analysis.lessons import Lesson
 from analysis.readings import (
     EARLY,
     PATCHES,
@@ -38,11 +37,9 @@ from analysis.readings import (
     read,
     roi_scores,
 )
-from analysis.study import Study, Wanted
-from analysis.sweep import get_fits, sized
+from analysis.sweep import get_fits, get_tuned, sized
 from analysis.verdicts import Judged, Measured
 
-Key = TypeVar("Key", bound=Hashable)
 # Those of the paper's Table 14. The small ones are each family's smallest, without SAM: tuning
 # costs three times as much as running. Tasks: one that asks for something low-level, then one for
 # shape.
@@ -93,99 +90,84 @@ class Page:
         return list(dict.fromkeys(network for network, _ in self.tuned))
 
 
-class Job(NamedTuple):
-    """A network to be tuned to a task (or not, without a tuning), and the fits of it to be made."""
-
-    backbone: str
-    task: str
-    tuning: Tuning | None
-    wanted: tuple[Wanted, ...] = ()  # their backbone is put in
-    side: int = 128  # pixels that files are resized to
-
-    def tuned(self) -> Tuned:
-        return tune(self.backbone, get_labelled(self.task, self.side), self.tuning)
-
-    def fits(self) -> list[Wanted]:
-        """The fits that are wanted of the network, once it is tuned."""
-        name = self.tuned().name if self.tuning else self.backbone
-        return [replace(each, backbone=name) for each in self.wanted]
-
-    def done(self, study: Study) -> bool:
-        """Whether there is nothing to make."""
-        data = get_labelled(self.task, self.side) if self.tuning else None
-        if data and not is_tuned(self.backbone, data, self.tuning):
-            return False
-        return not any(study.missing(each) for each in self.fits())
+def lessons(size: str, seeds: int) -> dict[tuple[str, str, int], Lesson]:
+    """Each network tuned to each task, by so many seeds."""
+    networks, tasks = NETWORKS[size], TASKS[size]
+    return {
+        (n, t, run): Lesson(networks[n], t, SIDE[size], replace(TUNING[size], seed=run))
+        for n, t, run in itertools.product(networks, tasks, range(seeds))
+    }
 
 
-def _do(job: Job) -> None:
-    """Tune a network, and fit it to the cortex. Runs in a process of its own."""
-    study = Study()
-    if job.tuning:
-        job.tuned()
-    for each in job.fits():
-        study.fit(each)
+def other_lessons(size: str) -> dict[str, Lesson]:
+    """The first network tuned to the last task by the other methods."""
+    first, last = next(iter(NETWORKS[size].values())), TASKS[size][-1]
+    return {
+        method: Lesson(first, last, SIDE[size], Tuning(method=method, epochs=epochs))
+        for method, epochs in OTHERS[size].items()
+    }
 
 
-def make_all(jobs: Sequence[Job]) -> None:
-    """Do jobs side by side, one to a core; what takes longest is best named first."""
-    study = Study()
-    missing = [job for job in jobs if not job.done(study)]
-    workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
-    if missing:
-        with pool(workers, __name__) as processes:
-            for made in [processes.submit(_do, job) for job in missing]:
-                made.result()
+def layer_lessons(size: str) -> dict[tuple[str, str, int, int], Lesson]:
+    """Each network cut at each layer and tuned to each task: by network, task, seed and layer."""
+    return {
+        (network, task, seed, layer): Lesson(
+            name, task, SIDE[size], replace(TUNING[size], layer=layer, seed=seed)
+        )
+        for network, name in NETWORKS[size].items()
+        for task in TASKS[size]
+        for seed in range(GRID_SEEDS)
+        for layer in range(1, 1 + card_of(name).layers)
+    }
+
+
+def mapped(subject: str, size: str, seed: int = 0) -> dict[tuple[str, str, str], Fit]:
+    """Fits of each network before and after each task, by what they are for, network and task.
+
+    "maps"; "control", to shuffled responses, before and after the first task; "other", before,
+    by another seed. The task is "" before.
+    """
+    before = {(n, ""): {"backbone": name} for n, name in NETWORKS[size].items()}
+    after = {(n, t): lesson.names for (n, t, _), lesson in lessons(size, 1).items()}
+    wanted: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for key, own in (before | after).items():
+        wanted["maps", *key] = own | {"seed": seed}
+        if key[1] in ("", TASKS[size][0]):
+            wanted["control", *key] = own | {"seed": seed, "shuffle": True}
+        if key in before:
+            wanted["other", *key] = own | {"seed": seed + 1}
+    return get_fits(wanted, subject=subject, **sized(size))
 
 
 def fine_tuned(
-    subject: str, size: str, seeds: int = 1, seed: int = 0, beside: Sequence[Job] = ()
+    subject: str, size: str, seeds: int = 1, seed: int = 0, beside: Sequence[Lesson] = ()
 ) -> Page:
     """Each network of a size, tuned to each task by so many seeds, and mapped before and after.
 
-    `seed`: of the fits. `beside`: what else is to be made at the same time.
+    `seed`: of the fits. `beside`: what else is to be tuned at the same time.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
     if seeds < 1:
         raise InputError(f"seeds={seeds}: expected 1 or more.")
-    common: dict[str, Any] = {"subject": subject, **sized(size)}
-    networks, tasks, side = NETWORKS[size], TASKS[size], SIDE[size]
-    fit = Wanted(backbone="", seed=seed, **common)
-    mixed, again = replace(fit, shuffle=True), replace(fit, seed=seed + 1)
-    first, last = next(iter(networks)), tasks[-1]
-    jobs: dict[tuple[str, str, int], Job] = {}
-    for network, task, run in itertools.product(networks, tasks, range(seeds)):
-        wanted = () if run else (fit, mixed) if task == tasks[0] else (fit,)
-        tuning = replace(TUNING[size], seed=run)
-        jobs[network, task, run] = Job(networks[network], task, tuning, wanted, side)
-    methods = {"whole": jobs[first, last, 0]}
-    for method, epochs in OTHERS[size].items():
-        how = Tuning(method=method, epochs=epochs)
-        methods[method] = Job(networks[first], last, how, (), side)
-    untuned = [Job(b, "", None, (fit, again, mixed)) for b in networks.values()]
-    make_all([*beside, *jobs.values(), *methods.values(), *untuned])
-
+    every, others = lessons(size, seeds), other_lessons(size)
+    each = get_tuned({**dict(enumerate(beside)), **every, **others})
+    tasks, first = TASKS[size], next(iter(NETWORKS[size]))
     tuned = {
-        (n, t): [jobs[n, t, run].tuned() for run in range(seeds)]
-        for n, t in itertools.product(networks, tasks)
+        (n, t): [each[n, t, run] for run in range(seeds)]
+        for n, t in itertools.product(NETWORKS[size], tasks)
     }
-    names = {(n, ""): b for n, b in networks.items()} | {k: r[0].name for k, r in tuned.items()}
-    some = {k: b for k, b in names.items() if k[1] in ("", tasks[0])}
-    fits = _fits(names, seed=seed, **common)
-    control = _read(_fits(some, seed=seed, shuffle=True, **common))
-    other = _read(_fits({n: names[n, ""] for n in networks}, seed=seed + 1, **common))
-    of_methods = {method: job.tuned() for method, job in methods.items()}
-    return Page(subject, size, tasks, tuned, fits, _read(fits), of_methods, control, other)
+    methods = {"whole": each[first, tasks[-1], 0]} | {m: each[m] for m in others}
+    fits = mapped(subject, size, seed)
 
+    def of(kind: str) -> dict[tuple[str, str], Fit]:
+        return {(n, t): fit for (k, n, t), fit in fits.items() if k == kind}
 
-def _fits(names: Mapping[Key, str], **common: Any) -> dict[Key, Fit]:
-    return get_fits({key: {"backbone": name} for key, name in names.items()}, **common)
-
-
-def _read(fits: Mapping[Key, Fit]) -> dict[Key, Reading]:
-    return {key: read(fit) for key, fit in fits.items()}
+    control = {key: read(fit) for key, fit in of("control").items()}
+    other = {n: read(fit) for (n, _), fit in of("other").items()}
+    readings = {key: read(fit) for key, fit in of("maps").items()}
+    return Page(subject, size, tasks, tuned, of("maps"), readings, methods, control, other)
 
 
 def right(each: Sequence[Tuned]) -> Float[np.ndarray, " picture"]:
@@ -293,6 +275,22 @@ def layers_of(
     }
 
 
+def _heads(size: str) -> dict[tuple[str, str, int, int], float]:
+    """Accuracy of a head alone on each layer, by network, task, seed and layer."""
+    found = {}
+    for network, name in NETWORKS[size].items():
+        backbone = load_backbone(name)
+        tokens: dict[tuple[str, ...], list] = {}  # of the pictures, which tasks may share
+        for task in TASKS[size]:
+            data = get_labelled(task, SIDE[size])
+            if data.digests not in tokens:
+                tokens = {data.digests: global_tokens(backbone, data)}
+            for seed in range(GRID_SEEDS):
+                each = head_grid(tokens[data.digests], data, replace(GRID[size], seed=seed))
+                found |= {(network, task, seed, layer): a for layer, a in enumerate(each, 1)}
+    return found
+
+
 def grids(size: str, method: str = "head") -> dict[str, pd.DataFrame]:
     """Accuracy by the layer that the head reads (Fig. 24): by task, a row per network, layer, run.
 
@@ -303,28 +301,15 @@ def grids(size: str, method: str = "head") -> dict[str, pd.DataFrame]:
     """
     if method not in ("head", "whole"):
         raise InputError(f"grid={method!r}: expected 'head' or 'whole'.")
-    found: dict[str, list[dict]] = {task: [] for task in TASKS[size]}
-    for network, name in NETWORKS[size].items():
-        backbone = load_backbone(name)
-        layers = range(1, 1 + len(backbone.widths))
-        tokens: dict[tuple[str, ...], list] = {}  # of the pictures, which tasks may share
-        for task, rows in found.items():
-            data = get_labelled(task, SIDE[size])
-            if method == "head" and data.digests not in tokens:
-                tokens = {data.digests: global_tokens(backbone, data)}
-            for seed in range(GRID_SEEDS):
-                if method == "head":
-                    each = head_grid(tokens[data.digests], data, replace(GRID[size], seed=seed))
-                else:
-                    tunings = [replace(TUNING[size], layer=k, seed=seed) for k in layers]
-                    jobs = [Job(name, task, tuning, side=SIDE[size]) for tuning in tunings]
-                    make_all(jobs)
-                    each = [job.tuned().accuracy for job in jobs]
-                rows += [
-                    {"network": network, "seed": seed, "layer": layer, "accuracy": accuracy}
-                    for layer, accuracy in zip(layers, each, strict=True)
-                ]
-    return {task: pd.DataFrame(rows) for task, rows in found.items()}
+    if method == "head":
+        found = _heads(size)
+    else:
+        found = {key: done.accuracy for key, done in get_tuned(layer_lessons(size)).items()}
+    rows: dict[str, list[dict]] = {task: [] for task in TASKS[size]}
+    for (network, task, seed, layer), accuracy in found.items():
+        row = {"network": network, "seed": seed, "layer": layer, "accuracy": accuracy}
+        rows[task].append(row)
+    return {task: pd.DataFrame(own) for task, own in rows.items()}
 
 
 def chances(size: str) -> dict[str, float]:

@@ -28,12 +28,12 @@ from analysis.backbones import load_backbone
 from analysis.features import Tokens
 from analysis.finetune import global_tokens, head_grid
 from analysis.fit import Fit
-from analysis.forgetting import GRID, NETWORKS, Job, Page, make_all
+from analysis.forgetting import GRID, NETWORKS, Page
 from analysis.labelled import Labelled, drawn_set
 from analysis.learner import Tuning
+from analysis.lessons import Lesson
 from analysis.readings import AREAS, PATCHES, PICTURES, Draws, truth_of
 from analysis.simulate import TEACHER
-from analysis.study import Wanted
 from analysis.sweep import get_fits, sized
 from analysis.truth import Truth, noiseless, token_standard
 from analysis.tuning_figures import truth_panels
@@ -113,22 +113,18 @@ class Told:
         return Measured.of(np.array(draws), PATCHES)
 
 
-def jobs(subject: str, size: str, seed: int = 0) -> list[Job]:
-    """The teacher tuned to a task, and fitted; none for a person, who has no truth."""
-    if not subject.startswith("sim"):
-        return []
-    return [Job(TEACHER, TASK, TUNING, (Wanted(subject, TEACHER, seed=seed, **sized(size)),))]
+def lessons(subject: str) -> list[Lesson]:
+    """The teacher tuned to a task; none for a person, who has no truth."""
+    return [Lesson(TEACHER, TASK, tuning=TUNING)] if subject.startswith("sim") else []
 
 
 def teachers(subject: str, size: str, seed: int = 0) -> "Told | None":
     """What truth says of the teacher before and after; None for a person."""
-    wanted = jobs(subject, size, seed)
-    if not wanted:
+    tuned = [lesson.names for lesson in lessons(subject)]
+    if not tuned:
         return None
-    make_all(wanted)
-    names = (TEACHER, wanted[0].tuned().name)
-    common = {"subject": subject, "seed": seed, **sized(size)}
-    return told(TASK, *get_fits({b: {"backbone": b} for b in names}, **common).values())
+    wanted = dict(enumerate([{"backbone": TEACHER}, *tuned]))
+    return told(TASK, *get_fits(wanted, subject=subject, seed=seed, **sized(size)).values())
 
 
 def told(task: str, before: Fit, after: Fit) -> Told:

@@ -18,7 +18,7 @@ from analysis.files import data_root, digest, read_json, write_json
 from analysis.receipts import stands
 from analysis.study_file import NOTEBOOKS, package_digest
 
-Stage = Literal["simulate", "fetch", "prepare", "extract", "finetune", "fit", "page", "book"]
+Stage = Literal["simulate", "fetch", "prepare", "finetune", "extract", "fit", "page", "book"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 MEND = "Delete it: it is drawn up again when asked for."
 

@@ -6,6 +6,7 @@ make(get_plan(study).jobs["fit-sim01-clip-mini-6f0e2a3b"])
 from analysis.fetch import fetch, plan, require_terms
 from analysis.files import data_root
 from analysis.jobs import Job
+from analysis.lessons import lesson_of
 from analysis.manifest import read_manifest, select
 from analysis.receipts import note
 from analysis.study import Study, Wanted, extract_tokens, get_subject
@@ -13,10 +14,10 @@ from analysis.study import Study, Wanted, extract_tokens, get_subject
 
 def _fetch(job: Job, accepted: bool) -> None:
     manifest = read_manifest()
-    subjects, backbones = (
-        [job.about[k]] if k in job.about else [] for k in ("subject", "backbone")
+    subjects, backbones, sources = (
+        [job.about[k]] if k in job.about else [] for k in ("subject", "backbone", "source")
     )
-    entries = select(manifest, subjects, backbones=backbones)
+    entries = select(manifest, subjects, backbones=backbones, sources=sources)
     require_terms(manifest, entries, accepted)
     fetch(manifest, entries)
     (made,) = job.makes
@@ -39,6 +40,8 @@ def make(job: Job, accepted: bool = False) -> None:
         get_subject(job.about["subject"])
     elif job.stage == "prepare":
         study.person(wanted[0])
+    elif job.stage == "finetune":
+        lesson_of(**job.about).tuned()
     elif job.stage == "extract":
         views = [w.backbone.partition("@") for w in wanted]
         if len(wanted) > 1 and all(at for _, at, _ in views):

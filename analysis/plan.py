@@ -2,28 +2,30 @@
 
     plan = draw_up(read_study(Path("workflow/studies/default.yaml")))
 
-The pages' own functions say which fits they ask for, so a study and its pages can't part ways. A
-job is there when the receipts of what it makes stand, whoever made it: a page, a command, a job.
+A job is there when the receipts of what it makes stand, whoever made it: a page, a command, a job.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from analysis import by_size, by_trials, identifiability, methods_compared, networks_compared
 from analysis.backbones import card_of
 from analysis.files import ROOT, data_root, digest, folder_name
 from analysis.jobs import Job, Plan, Stage
+from analysis.labelled import DRAWN_PARTS, SHARES
+from analysis.learner import METHODS
+from analysis.lessons import Lesson
 from analysis.manifest import read_manifest
 from analysis.nsd import SESSIONS
+from analysis.page_needs import ALONE, LAST, NEEDS, OTHERS, TUNES
 from analysis.receipts import receipt
 from analysis.simulate import parse_name
 from analysis.stimuli import SIZES
 from analysis.study import Wanted, simulated_receipt
-from analysis.study_cost import RATES, STEPS, fit_seconds, picture_seconds
+from analysis.study_cost import RATES, STEPS, fit_seconds, picture_seconds, tuning_seconds
 from analysis.study_file import NOTEBOOKS, Study, package_digest
-from analysis.sweep import asked, sized
+from analysis.sweep import sized
 
 BATCH_SECONDS = 60.0  # of one core: fits of so long together are one job, which loads data once
 TOGETHER = 3  # miniature networks run by one job
@@ -31,71 +33,8 @@ SHARE_SECONDS = 7200.0  # of a GPU: jobs that take longer share their pictures w
 FULL = 37_984  # vertices of subj01; others have about as many
 VERTICES = {163_842: FULL, 10_242: 2_371}  # by mesh
 NSD_PICTURES, SHARED = 10_000, 1_000
-
-
-def _one(p: Mapping[str, Any]) -> list[Wanted]:
-    """Of a page of single fits."""
-    names = p.get("backbones") or [p["backbone"]]
-    return [Wanted(p["subject"], name, recipe=p["recipe"], seed=p["seed"]) for name in names]
-
-
-def _sizes(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(
-        lambda: by_size.fits_by_size(*who),
-        lambda: by_size.fits_by_size(*who, ends=True, shuffle=True),
-    )
-
-
-def _trials(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(lambda: by_trials.limited(*who), lambda: by_trials.controls(*who))
-
-
-def _scores(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(
-        lambda: networks_compared.networks(*who),
-        lambda: networks_compared.time_steps(*who),
-        lambda: networks_compared.by_person(*who[:2], [p["seed"]], p["others"]),
-        lambda: networks_compared.networks(*who, shuffle=True),
-        lambda: networks_compared.time_steps(*who, shuffle=True),
-    )
-
-
-def _alignment(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seeds"][0]
-    people = p["subject"], p["size"], p["seeds"], p["others"]
-    return asked(
-        lambda: networks_compared.networks(*who),
-        lambda: networks_compared.axes(*who),
-        lambda: networks_compared.by_person(*people),
-        lambda: networks_compared.networks(*who, shuffle=True),
-        lambda: networks_compared.axes(*who, shuffle=True),
-        lambda: networks_compared.by_person(*people, shuffle=True),
-    )
-
-
-# What each page asks for together, by its parameters. Others make what they need themselves.
-NEEDS: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
-    "alignment": _alignment,
-    "brain_score": _scores,
-    "identifiability": lambda p: asked(
-        lambda: identifiability.sweep(p["subject"], p["backbone"], p["size"], p["seeds"])
-    ),
-    "limited_data": _trials,
-    "methods": lambda p: asked(
-        lambda: methods_compared.compared(p["subject"], p["size"], p["seeds"])
-    ),
-    "model_size": _sizes,
-}
-# And what it asks for one by one, each trained by all cores.
-ALONE: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
-    "brain_score": _one,
-    "cortex": _one,
-}
-OTHERS = {"fidelity": "beside"}  # pages of several people, and the parameter that names them
-LAST = ("scoreboard",)  # pages of what other pages found
+# Labelled pictures that are fetched, and of which source; others are drawn.
+LABELLED = {"isic": ("isic2018", 10_015), "eurosat": ("eurosat", 27_000)}
 
 
 def _name(*parts: str, of: object) -> str:
@@ -141,6 +80,11 @@ def _fit_seconds(wanted: Wanted) -> float:
     )
 
 
+def _order(wanted: Wanted) -> tuple:
+    """Those of one subject, and of one network, beside each other; tuned ones after all others."""
+    return wanted.subject, wanted.sessions or 0, wanted.tuned is not None, wanted.backbone
+
+
 def _big(wanted: Wanted) -> bool:
     """Whether a fit is of a size for a GPU of its own."""
     return _fit_seconds(wanted) > 3600
@@ -153,8 +97,10 @@ class _Drawing:
         self.study = study
         self.jobs: dict[str, Job] = {}
         self.makers: dict[str, list[str]] = {}  # of each receipt, the jobs
-        self.fetched = {entry.backbone for entry in read_manifest().entries}
-        self.seen: set[str] = set()  # networks whose tokens of the shared pictures are counted
+        self.entries = read_manifest().entries
+        self.fetched = {entry.backbone for entry in self.entries}
+        # networks, with what is taken from them, whose tokens of the shared pictures are counted
+        self.seen: set[tuple[str, str]] = set()
         self.running: dict[tuple[str, str], list[str]] = {}  # by subject and network, the jobs
 
     def add(self, stage: Stage, name: str, makes: list[str], **more: Any) -> str:
@@ -196,6 +142,34 @@ class _Drawing:
             self.add("fetch", name, made, about=about, n_bytes=n_bytes)
         return self.makers[made[0]]
 
+    def labelled(self, task: str) -> list[str]:
+        """The job that fetches labelled pictures; none for those that are drawn."""
+        if task not in LABELLED:
+            return []
+        source, _ = LABELLED[task]
+        made = _relative(receipt("fetched", source, {"source": source}))
+        if made[0] not in self.makers:
+            n_bytes = float(sum(e.n_bytes for e in self.entries if e.source == source))
+            self.add("fetch", source, made, about={"source": source}, n_bytes=n_bytes)
+        return self.makers[made[0]]
+
+    def tuned(self, lesson: Lesson) -> list[str]:
+        """The job that tunes a network."""
+        made = _relative(lesson.receipt())
+        if made[0] not in self.makers:
+            card, how = card_of(lesson.backbone), lesson.tuning
+            _, count = LABELLED.get(lesson.task, ("", 0))
+            parts = [int(count * share) for share in SHARES] if count else DRAWN_PARTS
+            tried = len(how.rates or METHODS[how.method])
+            seconds = tuning_seconds(card, parts, how.epochs, tried, how.method, how.layer)
+            self.add(
+                "finetune", _name(lesson.backbone, lesson.task, of=made), made,
+                needs=[*self.weights(lesson.backbone), *self.labelled(lesson.task)],
+                about=lesson.names, seconds=seconds, gpu=seconds > 3600,
+                memory=4.0 + 60 * card.parameters / 1e9, n_bytes=4.0 * card.parameters,
+            )  # fmt: skip
+        return self.makers[made[0]]
+
     def prepared(self, wanted: Wanted) -> list[str]:
         """The job that prepares a subject's responses."""
         first = self.subject(wanted.subject)
@@ -222,12 +196,13 @@ class _Drawing:
                 w.sessions,
                 w.weights,
                 w.normalisation,
-                (small and not view) or family,
+                (small and not view) or (w.network if w.tuned else family),
+                w.tuned is not None,  # which wait for more
             )
             (made,) = _relative(w.tokens_receipt())
             groups.setdefault(key, {}).setdefault(made, w)
         # those of all sessions first: fewer are among them
-        for (*_, kind), some in sorted(groups.items(), key=lambda item: -(item[0][1] or 1000)):
+        for (*_, kind, _), some in sorted(groups.items(), key=lambda item: -(item[0][1] or 1000)):
             each = list(some.items())
             step = TOGETHER if kind is True else len(each)
             for i in range(0, len(each), step):
@@ -235,21 +210,24 @@ class _Drawing:
 
     def _extract(self, some: dict[str, Wanted]) -> None:
         first = next(iter(some.values()))
-        networks = {w.backbone.partition("@")[0]: w for w in some.values()}
+        networks = {w.network: w for w in some.values()}
         pictures, card = _pictures(first), card_of(first.backbone)
-        seconds = sum(pictures * picture_seconds(card_of(name)) for name in networks)
+        cards = [card_of(w.backbone.partition("@")[0]) for w in networks.values()]
+        seconds = sum(pictures * picture_seconds(each) for each in cards)
         new = pictures
         if first.subject in SESSIONS:  # the shared pictures' tokens are of the first who needs them
-            new = pictures - (SHARED if first.backbone in self.seen else 0)
-            self.seen.add(first.backbone)
+            own = first.backbone, first.network
+            new = pictures - (SHARED if own in self.seen else 0)
+            self.seen.add(own)
         n_bytes = new * sum(card_of(w.backbone).cache_bytes for w in some.values())
         seconds *= new / pictures
         shares = math.ceil(seconds / RATES.gpu / SHARE_SECONDS)
         name = _name(first.subject, first.backbone.partition("@")[0], of=list(some))
         needs = dict.fromkeys(n for w in some.values() for n in self.prepared(w))
-        for network in networks:
+        for network, w in networks.items():
             before = self.running.get((first.subject, network), [])
-            needs |= dict.fromkeys([*self.weights(network), *before])
+            made = self.tuned(w.lesson) if w.lesson else self.weights(network)
+            needs |= dict.fromkeys([*made, *before])
         for share in range(shares):
             job = self.add(
                 "extract", name + (f"-{share + 1}" if shares > 1 else ""), list(some),
@@ -265,7 +243,7 @@ class _Drawing:
         """The jobs that train: several short fits together, each long one by itself."""
         batch: dict[str, Wanted] = {}
         took = 0.0
-        for w in sorted(wanted, key=lambda w: (w.subject, w.sessions or 0, w.backbone)):
+        for w in sorted(wanted, key=_order):
             (made,) = _relative(w.receipt())
             if made in self.makers or made in batch:
                 continue
@@ -290,7 +268,7 @@ class _Drawing:
             model, _ = w.configured()
             channels = 128 if model is None else model.channels
             sizes.append(4 * channels * (_vertices(w) + 2 * sum(card_of(w.backbone).widths)))
-        read = {w.backbone: _pictures(w) * card_of(w.backbone).cache_bytes for w in some}
+        read = {w.what: _pictures(w) * card_of(w.backbone).cache_bytes for w in some}
         held = 4 * 750 * (some[0].sessions or SESSIONS.get(some[0].subject, 8)) * _vertices(some[0])
         self.add(
             "fit", _name(some[0].subject, some[0].backbone, of=list(batch)), list(batch),
@@ -308,6 +286,8 @@ class _Drawing:
             needs |= dict.fromkeys(
                 n for w in wanted for n in self.makers[_relative(w.receipt())[0]]
             )
+        for lesson in TUNES[page](parameters) if page in TUNES else ():
+            needs |= dict.fromkeys(self.tuned(lesson))
         for other in parameters.get(OTHERS.get(page, ""), []):
             needs |= dict.fromkeys(self.subject(other))
         if page in LAST:

@@ -25,6 +25,7 @@ from analysis.features import (
 )
 from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
 from analysis.fit import Fit, fit_folder, fit_key, fit_model
+from analysis.lessons import Lesson, lesson_of
 from analysis.model import VARIANTS, ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
@@ -245,7 +246,8 @@ class Wanted:
     `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. `shuffle`: a control, whose responses are in another
-    order. The others are `get_subject`'s and `load_backbone`'s.
+    order. `tuned`: the network is tuned first, as `Lesson.names` has it. The others are
+    `get_subject`'s and `load_backbone`'s.
     """
 
     subject: str
@@ -265,6 +267,7 @@ class Wanted:
     n_surface: int | None = None
     changes: Mapping[str, Any] | None = None
     shuffle: bool = False
+    tuned: Mapping[str, Any] | None = None
 
     def configured(self) -> tuple[ModelConfig | None, Recipe]:
         """The model, None for ridge, and how it is trained.
@@ -292,9 +295,22 @@ class Wanted:
         )
 
     @property
+    def lesson(self) -> Lesson | None:
+        """What the network is tuned to; None if it is not."""
+        if self.tuned is None:
+            return None
+        return lesson_of(self.backbone, self.tuned, self.weights, self.normalisation)
+
+    @property
+    def network(self) -> str:
+        """A name of the network, whatever is taken from it; of a tuned one, that of its receipt."""
+        return self.lesson.receipt().stem if self.lesson else self.backbone.partition("@")[0]
+
+    @property
     def what(self) -> tuple:
-        """What `get_tokens` is asked for."""
-        return (self.subject, self.sessions, self.backbone, self.weights, self.normalisation)
+        """What decides the tokens."""
+        what = (self.subject, self.sessions, self.backbone, self.weights, self.normalisation)
+        return (*what, self.network) if self.lesson else what
 
     def subject_receipt(self) -> Path:
         """Tells that the subject is there and prepared; means over repeats are of the same."""
@@ -325,6 +341,7 @@ class Study:
     def __init__(self):
         self.people: dict[tuple, Subject] = {}
         self.caches: dict[tuple, Tokens] = {}
+        self.tuned: dict[str, str] = {}  # names of tuned networks, by those that are asked for
 
     def person(self, wanted: Wanted) -> Subject:
         """Whom a fit is of."""
@@ -334,6 +351,15 @@ class Study:
                 note(wanted.subject_receipt(), files)
         return self.people[wanted.who]
 
+    def named(self, wanted: Wanted) -> Wanted:
+        """The same of a tuned network by the name that it has; it is tuned if it is not there."""
+        if wanted.lesson is None:
+            return wanted
+        if wanted.network not in self.tuned:
+            self.tuned[wanted.network] = wanted.lesson.tuned().name
+        own = {"weights": None, "normalisation": "native", "tuned": None}
+        return dataclasses.replace(wanted, backbone=self.tuned[wanted.network], **own)
+
     def data(self, wanted: Wanted) -> tuple[Subject, Tokens, Split]:
         """What a fit is made of, made if it is not there."""
         w = wanted
@@ -341,7 +367,8 @@ class Study:
         person = self.person(w)
         what = (w.who, w.what)
         if what not in self.caches:
-            tokens = get_tokens(person, w.backbone, w.weights, normalisation=w.normalisation)
+            n = self.named(w)
+            tokens = get_tokens(person, n.backbone, n.weights, normalisation=n.normalisation)
             self.caches[what] = tokens
             note(w.tokens_receipt(), _parts_of(tokens), [tokens.folder / "manifest.json"])
         split = split_pictures(person, w.split_seed, scheme=w.scheme or default_scheme(person))
@@ -357,22 +384,24 @@ class Study:
             key = ridge_key(person, tokens, split)
         else:
             key = fit_key(person, tokens, model, steps, split)
-        return not (fit_folder(wanted.subject, wanted.backbone, key) / "fit.json").exists()
+        backbone = self.named(wanted).backbone
+        return not (fit_folder(wanted.subject, backbone, key) / "fit.json").exists()
 
     def fit(self, wanted: Wanted) -> Fit | RidgeFit:
         """The fit, read if it is there, else made."""
         model, steps = wanted.configured()
         person, tokens, split = self.data(wanted)
+        named = self.named(wanted)
         if model is None:
-            made = ridge_fit(person, wanted.backbone, tokens, split)
+            made = ridge_fit(person, named.backbone, tokens, split)
         else:
             if self.missing(wanted):
                 say(
-                    f"{wanted.subject}, {wanted.backbone}: no such fit is there; trained now,"
-                    f" {wanted.recipe} recipe."
+                    f"{named.subject}, {named.backbone}: no such fit is there; trained now,"
+                    f" {named.recipe} recipe."
                 )
-            network = Network(wanted.weights, wanted.normalisation)
-            made = fit_model(person, wanted.backbone, tokens, model, steps, split, network)
+            network = Network(named.weights, named.normalisation)
+            made = fit_model(person, named.backbone, tokens, model, steps, split, network)
         files = (path for path in made.folder.iterdir() if path.suffix in (".json", ".safetensors"))
         note(wanted.receipt(), files)
         return made

@@ -22,7 +22,7 @@ OURS = 3
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds of one core. `training`, `extraction`, `preparation`: those benchmarks."""
+    """Seconds of one core. `training`, `extraction`, `tuning`, `preparation`: those benchmarks."""
 
     # training: 0.326 s a step on 2 cores, 8 pictures × 37,984 vertices × 12 layers × 128 channels,
     # of which the selectors of vertices, whatever the batch, take 0.170
@@ -32,6 +32,8 @@ class Rates:
     # extraction: 4.16 pictures a second of clip-l on 2 cores: 86 million weights at 197 tokens
     picture: float = 0.02
     weight_token: float = 2 / 4.16 / (86e6 * 197)
+    # tuning: what a picture of clip-l that is trained on takes, in passes
+    trained: float = 3.4
     # preparation: 24.7 s for 40 sessions, by 2 cores
     session: float = 2 * 24.7 / 40
     page: float = 20.0  # of the small size
@@ -62,6 +64,22 @@ def picture_seconds(card: Card, rates: Rates = RATES) -> float:
         return rates.picture + 50 * rates.weight_token * card.parameters * 470
     tokens = (card.input_size / (card.patch or 16)) ** 2
     return rates.picture + rates.weight_token * card.parameters * tokens
+
+
+def tuning_seconds(
+    card: Card, parts: Sequence[int], epochs: int, tried: int, method: str,
+    layer: int | None = None, rates: Rates = RATES,
+) -> float:  # fmt: skip
+    """Core seconds of a network tuned to labelled pictures, up to a layer: its passes alone.
+
+    `parts`: pictures to train on, to validate by, to test on; `tried`: rates, an epoch each.
+    """
+    train, validation, test = parts
+    passes, epochs = float(sum(parts)), epochs - 1 + tried
+    if method != "head":
+        passes = train * (2 + rates.trained * epochs) + validation * (1 + epochs) + test
+    share = (layer or card.layers) / card.layers
+    return rates.start + passes * picture_seconds(card, replace(rates, picture=0.0)) * share
 
 
 def expected(

@@ -9,7 +9,7 @@ cores and a few minutes, its settings those that gave back most of a simulated t
 or paper, all vertices and the paper's recipe.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from functools import cache
@@ -19,7 +19,9 @@ import torch
 
 from analysis.cores import machine_cores, pool
 from analysis.files import InputError
+from analysis.finetune import Tuned
 from analysis.fit import Fit
+from analysis.lessons import Lesson
 from analysis.ridge import RidgeFit
 from analysis.study import Study, Wanted
 
@@ -118,14 +120,42 @@ def _study() -> Study:
     return Study()
 
 
-def _made(wanted: Wanted) -> None:
-    _study().fit(wanted)
+def _make(each: Wanted | Lesson) -> None:
+    if isinstance(each, Lesson):
+        each.tuned()
+    else:
+        _study().fit(each)
+
+
+def _at_once(missing: Sequence[Wanted | Lesson]) -> int:
+    """How many are made at a time."""
+    return min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
+
+
+def _side_by_side(missing: Sequence[Wanted | Lesson]) -> None:
+    """Make each in a process of one core; what takes longest is best named first."""
+    if missing:
+        with pool(_at_once(missing), __name__) as processes:
+            for made in [processes.submit(_make, each) for each in missing]:
+                made.result()
+
+
+def get_tuned(lessons: Mapping[Name, Lesson]) -> dict[Name, Tuned]:
+    """The tuned networks of these names; what isn't there is tuned side by side, on one core each.
+
+    Raises:
+        InputError: for an unknown name, or what can't be tuned.
+    """
+    each = {lesson.receipt(): lesson for lesson in lessons.values()}
+    _side_by_side([lesson for lesson in each.values() if not lesson.is_there()])
+    return {name: lesson.tuned() for name, lesson in lessons.items()}
 
 
 def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Name, Fit | RidgeFit]:
     """The fits of these names; each has options of its own, the others are common: see `Wanted`.
 
-    Networks are run first, here; then fits are trained side by side, on one core each.
+    Networks are tuned first, where that is asked for; then they are run, here; then fits are
+    trained side by side, on one core each.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
@@ -136,11 +166,9 @@ def get_fits(wanted: Mapping[Name, Mapping[str, Any]], **common: Any) -> dict[Na
     if planning():
         _plan.get().extend(named.values())
         raise _Planned
+    get_tuned({each.network: each.lesson for each in named.values() if each.lesson})
     study = Study()
     missing = [each for each in named.values() if study.missing(each)]
-    workers = min(len(missing), 1 if torch.cuda.is_available() else machine_cores())
-    if workers > 1:
-        with pool(workers, __name__) as processes:
-            for done in [processes.submit(_made, each) for each in missing]:
-                done.result()
+    if _at_once(missing) > 1:
+        _side_by_side(missing)
     return {name: study.fit(each) for name, each in named.items()}

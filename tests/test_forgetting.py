@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis import evidence, forgetting, forgetting_report, forgetting_truth
+from analysis import evidence, forgetting, forgetting_report, forgetting_truth, sweep
 from analysis import tuning_figures as drawn
 from analysis.alignment import LEVELS
 from analysis.attribution import LayerMaps
@@ -21,6 +21,7 @@ from analysis.finetune import Tuned
 from analysis.fit import Fit
 from analysis.labelled import drawn_set
 from analysis.learner import Tuning
+from analysis.lessons import Lesson
 from analysis.metrics import brain_score
 from analysis.readings import LATE, Reading, moved, over_pictures
 from analysis.simulate import TEACHER, load_truth
@@ -299,30 +300,31 @@ def test_the_grid_of_layers_has_a_row_per_network_layer_and_run(monkeypatch) -> 
     assert list(found) == ["colour", "shape"]
     rows = found["shape"].groupby(["network", "seed"])["layer"].apply(list)
     assert len(rows) == 4 and all(layers == [1, 2, 3, 4] for layers in rows)
+    monkeypatch.setattr(Lesson, "is_there", lambda lesson: True)
     asked = []
-    monkeypatch.setattr(forgetting, "make_all", asked.extend)
-    monkeypatch.setattr(forgetting.Job, "tuned", lambda job: run(0.5))
+    monkeypatch.setattr(Lesson, "tuned", lambda lesson: asked.append(lesson) or run(0.5))
     whole = forgetting.grids("small", "whole")
-    assert {job.tuning.layer for job in asked} == {1, 2, 3, 4}
-    assert len(asked) == len(whole["shape"]) * 2 == 32
+    assert {lesson.tuning.layer for lesson in asked} == {1, 2, 3, 4}
+    assert len(set(asked)) == len(asked) == len(whole["shape"]) * 2 == 32
+    assert whole["shape"].columns.tolist() == found["shape"].columns.tolist()
     with pytest.raises(InputError, match="grid='some': expected 'head' or 'whole'"):
         forgetting.grids("small", "some")
 
 
-def test_jobs_are_made_side_by_side_once(tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
+def test_networks_are_tuned_side_by_side_once(monkeypatch) -> None:
     done, made = set(), []
-    monkeypatch.setattr(forgetting.Job, "done", lambda job, study: job in done)
-    monkeypatch.setattr(forgetting, "pool", Pool)
-    monkeypatch.setattr(forgetting, "_do", lambda job: made.append(job) or done.add(job))
-    jobs = [forgetting.Job("mae-mini-s", task, Tuning()) for task in ("colour", "shape")]
+    monkeypatch.setattr(Lesson, "is_there", lambda lesson: lesson in done)
+    monkeypatch.setattr(Lesson, "tuned", lambda lesson: run(0.5))
+    monkeypatch.setattr(sweep, "pool", Pool)
+    monkeypatch.setattr(sweep, "_make", lambda lesson: made.append(lesson) or done.add(lesson))
+    lessons = {task: Lesson("mae-mini-s", task) for task in ("colour", "shape")}
     for _ in range(2):
-        forgetting.make_all(jobs)
-        assert made == jobs
+        assert list(sweep.get_tuned(lessons | {"again": lessons["shape"]})) == [*lessons, "again"]
+        assert made == list(lessons.values())
     with pytest.raises(InputError, match="seeds=0: expected 1 or more"):
         forgetting.fine_tuned("sim01-tiny", "small", seeds=0)
-    assert forgetting_truth.jobs("subj01", "paper") == []
-    assert forgetting_truth.jobs("sim01", "small")[0].backbone == TEACHER
+    assert forgetting_truth.lessons("subj01") == []
+    assert forgetting_truth.lessons("sim01")[0].backbone == TEACHER
 
 
 class Pool:

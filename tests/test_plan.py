@@ -3,17 +3,23 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from analysis import finetune, forgetting, forgetting_truth, lessons, sweep
 from analysis import fit as fit_module
 from analysis import jobs as jobs_module
+from analysis.backbones.tuned import tuned_names
 from analysis.extraction import _Run
-from analysis.files import ROOT, InputError
+from analysis.files import ROOT, InputError, data_root
 from analysis.jobs import STAGES, Job, Plan, get_plan, plan_file, read_plan, write_plan
+from analysis.labelled import drawn_set
+from analysis.learner import Tuning
 from analysis.making import make
-from analysis.plan import ALONE, NEEDS, draw_up
+from analysis.page_needs import ALONE, NEEDS
+from analysis.plan import draw_up
 from analysis.study import Wanted, get_fit
 from analysis.study_file import NOTEBOOKS, parameters_of, read_study
 
@@ -107,6 +113,15 @@ def test_the_papers_study_has_every_person_and_network() -> None:
     assert len({w.backbone.partition("@")[0] for w in wanted}) == 19
     assert {w.variant for w in wanted} >= {"factortopy", "gnet", "ridge", "no-layer", "layer-24"}
     assert len(plan.of("prepare")) == 8
+    # ten runs and two other methods; of the grid's twelve layers, the last is run anyway
+    assert len(plan.of("finetune")) == 4 * 2 * 10 + 2 + 4 * 2 * 2 * 11
+    for job in plan.of("finetune"):
+        source = {"isic": "isic2018", "eurosat": "eurosat"}[job.about["tuned"]["task"]]
+        assert {f"fetch-{source}", f"fetch-{job.about['backbone']}"} == set(job.needs) and job.gpu
+    for job in plan.of("extract"):
+        own = {names["backbone"] for names in job.about["wanted"] if "tuned" in names}
+        waits = [need for need in job.needs if need.startswith("finetune-")]
+        assert len(waits) == len(own) <= 1  # for its own network alone
     big = [job for job in plan.of("fit") if job.gpu]
     assert all(len(job.about["wanted"]) == 1 for job in big) and len(big) > 1000
 
@@ -172,3 +187,63 @@ def test_after_its_jobs_a_page_computes_nothing_and_the_other_way_round(
     (made.folder / "fit.json").rename(made.folder / "moved")
     assert [job.stage for job in plan.jobs.values() if not job.there()] == ["fit"]
     (made.folder / "moved").rename(made.folder / "fit.json")
+
+
+@pytest.fixture
+def quick(data_folder, tmp_path, monkeypatch) -> None:
+    """A data folder of its own, and a page on fine-tuning of one network that takes seconds."""
+    shutil.copytree(data_folder / "simulated", tmp_path / "data/simulated")
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(lessons, "_labelled", lambda task, *_: drawn_set(task, 0, (40, 20, 20)))
+    monkeypatch.setitem(sweep.SIZES, "small", {"recipe": "check"})
+    monkeypatch.setitem(forgetting.NETWORKS, "small", {"MAE": "mae-mini-s"})
+    monkeypatch.setitem(forgetting.TUNING, "small", Tuning(epochs=1, rates=(1e-4,)))
+    monkeypatch.setitem(forgetting.OTHERS, "small", {"head": 1})
+    monkeypatch.setattr(forgetting, "GRID_SEEDS", 1)
+    monkeypatch.setattr(forgetting_truth, "TUNING", Tuning(epochs=1, rates=(1e-4,)))
+
+
+def test_after_its_jobs_the_page_on_fine_tuning_trains_nothing_and_the_other_way_round(
+    study, quick, monkeypatch
+) -> None:
+    def never(*_, **__):
+        raise AssertionError("made again")
+
+    def page() -> set[str]:
+        """What the page does; the names of the tuned networks that it reads."""
+        names, tuned = set(), lessons.Lesson.tuned
+
+        def told(lesson):
+            made = tuned(lesson)
+            names.add(made.name)
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lessons.Lesson, "tuned", told)
+            teacher = forgetting_truth.lessons("sim01-tiny")
+            forgetting.fine_tuned("sim01-tiny", "small", 2, 0, beside=teacher)
+            forgetting.grids("small", "whole")
+            forgetting_truth.teachers("sim01-tiny", "small", 0)
+        return names
+
+    text = "subjects: [sim01-tiny]\nsize: small\npages: {fine_tuning: {seeds: 2, grid: whole}}\n"
+    plan = draw_up(read_study(study(text)))
+    jobs = [job for job in plan.jobs.values() if job.stage != "page"]
+    for job in jobs:
+        make(job)
+    assert all(job.there() for job in jobs)
+    # two tasks, two seeds and three layers before the last; the head alone; the teacher
+    assert len(plan.of("finetune")) == len(tuned_names()) == 2 * (2 + 3) + 1 + 1
+    (last,) = plan.of("page")
+    assert {job.name for job in jobs if job.stage in ("finetune", "fit")} <= set(last.needs)
+
+    monkeypatch.setattr(finetune, "_make", never)
+    monkeypatch.setattr(fit_module, "train", never)
+    monkeypatch.setattr(_Run, "fill", never)
+    assert page() == set(tuned_names())
+    shutil.rmtree(data_root() / "receipts")
+    assert not any(job.there() for job in jobs)
+    page()
+    assert all(job.there() for job in jobs)  # by the receipts that the page left
+    for job in jobs:
+        make(job)

@@ -1,9 +1,13 @@
 """What a study takes, against sums and schedules that can be done by hand."""
 
 import pytest
+import torch
 
-from analysis.backbones import CARDS
+from analysis.backbones import CARDS, load_backbone
+from analysis.backbones.tuned import cut
 from analysis.jobs import Job, Plan
+from analysis.labelled import drawn_set
+from analysis.learner import METHODS, Tuning, prepared, trained
 from analysis.study_cost import (
     RATES,
     Site,
@@ -14,6 +18,7 @@ from analysis.study_cost import (
     makespan,
     picture_seconds,
     said,
+    tuning_seconds,
 )
 
 FREE = Site(overhead=-RATES.start, submit=1e9, read=1e18)  # the work alone
@@ -80,3 +85,24 @@ def test_the_dry_run_says_jobs_hours_and_disk(tmp_path, monkeypatch) -> None:
     text = said(jobs(fit(0), fit(1, gpu=True, n_bytes=3e9)))
     assert "study made-up: 2 jobs, 2 to do" in text
     assert "GPU hours" in text and "3.00" in text and "not measured" in text
+
+
+@pytest.mark.parametrize("method", ["whole", "head"])
+def test_a_tuning_is_reckoned_by_the_pictures_that_pass_through_the_network(method) -> None:
+    data, tuning = drawn_set("colour", 0, (40, 20, 20)), Tuning(method=method, epochs=2, layer=1)
+    short = cut(load_backbone("mae-mini-s"), 1)
+    passes = []
+
+    def count(_, pictures):
+        passes.append(len(pictures[0]) * (RATES.trained if torch.is_grad_enabled() else 1))
+
+    short.register_forward_pre_hook(count)
+    learner, _ = prepared(short, data, tuning)
+    trained(learner, tuning)
+    for part in data.parts:
+        learner.of_part(part)
+    card = CARDS["mae-mini-s"]
+    tried = len(METHODS[method])
+    seconds = tuning_seconds(card, (40, 20, 20), tuning.epochs, tried, method, 1)
+    each = (picture_seconds(card) - RATES.picture) / card.layers
+    assert (seconds - RATES.start) / each == pytest.approx(sum(passes))

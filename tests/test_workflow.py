@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from analysis.files import ROOT, data_root
-from analysis.jobs import Plan, plan_file, write_plan
+from analysis.jobs import STAGES, Plan, plan_file, write_plan
 from analysis.making import make
 from analysis.plan import draw_up
 from analysis.study import Wanted
@@ -102,9 +102,7 @@ def test_killed_with_all_its_jobs_it_goes_on_and_makes_nothing_again(drawn, tmp_
 def test_each_stage_has_a_rule_with_a_log_and_a_benchmark() -> None:
     text = (ROOT / "workflow/Snakefile").read_text()
     rules = re.findall(r"^rule (\w+):\n(.*?)(?=^\S)", text + "\nend", re.M | re.S)
-    assert {"all", "simulate", "fetch", "prepare", "extract", "fit", "page", "book"} <= {
-        name for name, _ in rules
-    }
+    assert {"all", *STAGES} == {name for name, _ in rules}
     for name, body in rules:
         if name != "all":
             assert "log:" in body and "benchmark:" in body and "threads:" in body
