@@ -41,7 +41,7 @@ study: $(READY)  ## run a study on this machine: make study STUDY=default, or an
 
 .PHONY: test-slurm
 test-slurm: $(READY)  ## run the tiny study on a Slurm of one node that it starts and stops (as root, Debian)
-	$(BIN)/python -m pytest -s -p no:cacheprovider -c /dev/null --rootdir workflow workflow/slurm_test
+	. $(BIN)/activate && python -m pytest -s -p no:cacheprovider -c /dev/null --rootdir workflow workflow/slurm_test
 
 .PHONY: lock
 lock: $(READY)  ## resolve pyproject.toml into requirements.lock, keeping what still fits
