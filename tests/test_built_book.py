@@ -158,6 +158,11 @@ def test_runs_of_other_subjects_stand_beside_the_books_own():
 
 
 @each_page
+def test_no_message_of_what_is_made_or_warned_of_is_shown(page):
+    assert [block.get_text()[:200] for block in soup(page).select(".stderr")] == []
+
+
+@each_page
 def test_no_path_of_this_machine_is_shown(page):
     assert f"{ROOT}{os.sep}" not in soup(page).get_text()
 
