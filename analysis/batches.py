@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from analysis.features import Tokens, layer_of_channel
+from analysis.files import InputError
 from analysis.progress import say
 
 GPU_SHARE = 0.6  # of a GPU's free memory that tokens may take; the rest is for training
@@ -22,6 +23,32 @@ class Part:
     pictures: Int[np.ndarray, " picture"]  # rows of the tokens
     trial_picture: Int[np.ndarray, " trial"]  # row of `pictures`
     responses: Float[np.ndarray, "trial vertex"]  # BOLD z-score
+
+
+def _named(vertices: Bool[np.ndarray, " vertex"]) -> str:
+    """How many vertices, and which are the first."""
+    rows = np.flatnonzero(vertices)
+    some = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+    return f"{len(rows):,} of {len(vertices):,} vertices (rows {some})"
+
+
+def check_part(part: Part, name: str) -> None:
+    """Pass if a part can be trained on or scored."""
+    mend = "Leave these out: analysis.subject.complete(subject)."
+    responses = part.responses
+    if not len(responses):
+        raise InputError(f"{name}: no trial; expected some. Check the split and the sessions.")
+    wrong = ~np.isfinite(responses).all(0)
+    if wrong.any():
+        n = int((~np.isfinite(responses)).sum())
+        raise InputError(
+            f"{name}: responses of {_named(wrong)} are not finite, {n:,} values. {mend}"
+        )
+    same = ~(responses != responses[0]).any(0)
+    if same.any():
+        raise InputError(
+            f"{name}: responses of {_named(same)} don't vary over {len(responses):,} trials. {mend}"
+        )
 
 
 @dataclass(frozen=True)

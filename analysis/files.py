@@ -16,6 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,8 +140,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+@cache
 def code_digest(names: tuple[str, ...]) -> str:
-    """The sha256 of modules of this package, their comments, docstrings and layout left out."""
+    """The sha256 of modules of this package, their comments, docstrings and layout left out.
+
+    Read once: a process runs what it loaded, whatever becomes of the files.
+    """
     hashed = hashlib.sha256()
     for name in names:
         module = ast.parse((Path(__file__).parent / name).read_text("utf8"))

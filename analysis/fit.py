@@ -33,17 +33,19 @@ from analysis.files import (
     folder_name,
     require_space,
 )
+from analysis.forward import predict
 from analysis.model import FactorTopy, ModelConfig
+from analysis.recipe import Recipe
 from analysis.rivals import Rival, make_model
 from analysis.saved import MEND, ROI, Network, SavedFit, load_fit, save_fit, score_records
 from analysis.splits import Split, training_trials, trials_of
 from analysis.subject import Subject
-from analysis.trainer import Recipe, predict, train
 
 # What decides a fit's numbers: another text of these (but comments) is another fit.
 CODE = (
     "batches.py",
     "explained.py",
+    "forward.py",
     "model.py",
     "rivals.py",
     "selection.py",
@@ -159,6 +161,8 @@ def fit_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_suffix(".lock")):
         if not (folder / "fit.json").exists():
+            from analysis.trainer import train  # loads Lightning, which reading does without
+
             with torch.random.fork_rng():
                 torch.manual_seed(recipe.seed)
                 seen = tokens.statistics(split.train) if config.standardise else None

@@ -17,11 +17,11 @@ from analysis import metrics
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import LEVEL
+from analysis.recipe import Recipe
 from analysis.report import DASH, plain_table, truth_pairs
 from analysis.simulate import parse_name
 from analysis.study import Wanted
 from analysis.sweep import get_fits, sized
-from analysis.trainer import Recipe
 
 DEFAULT = "default: penalty on scale"
 BLUR = 2.0  # tokens, of those recipes that go from coarse to fine
@@ -51,8 +51,7 @@ def options(size: str) -> dict[str, Any]:
     Whether these are standardised is a row of the comparison.
     """
     common = sized(size)
-    changes = {k: v for k, v in common.get("changes", {}).items() if k != "standardise"}
-    return common | {"changes": changes}
+    return common | {"changes": common.get("changes", {}) | {"standardise": False}}
 
 
 def recovered(fit: Fit) -> dict[str, float]:
@@ -141,9 +140,11 @@ def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) 
         f"{name} {means.loc[most, name]:.2f} (default {default[name]:.2f})" for name in truth
     )
     common = options(size)
-    mesh, changes = common.get("n_surface"), common["changes"]
+    mesh = common.get("n_surface")
+    model, _ = Wanted(subject, "", **common).configured()
+    changes = {k: getattr(model, k) for k in ("channels", "hidden")}
     where = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
-    smaller = f", with {', '.join(f'{k} {v:g}' for k, v in changes.items())}" if changes else ""
+    smaller = f", with {', '.join(f'{k} {v:g}' for k, v in changes.items())}"
     return (
         ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
         ":::{admonition} Key finding\n:class: tip\n"

@@ -21,7 +21,6 @@ from analysis.learner import DEFAULT, Tuning
 from analysis.receipts import note, receipt
 
 
-@cache
 def _code() -> str:
     return code_digest((*CODE, "labelled.py", "shapes.py"))
 

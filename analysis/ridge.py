@@ -35,7 +35,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from analysis import explained, metrics
-from analysis.batches import Part
+from analysis.batches import Part, check_part
 from analysis.features import Tokens
 from analysis.files import (
     InputError,
@@ -52,7 +52,6 @@ from analysis.fit import PartName, fit_folder, part_of, scores_of, versions
 from analysis.saved import MEND
 from analysis.splits import Split
 from analysis.subject import Subject
-from analysis.trainer import check_part
 
 # In mean eigenvalues of the kernel: from hardly any penalty to a prediction of the mean.
 PENALTIES = tuple(float(p) for p in np.logspace(-3, 5, 33))

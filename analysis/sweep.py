@@ -28,12 +28,7 @@ from analysis.study import Study, Wanted
 Name = TypeVar("Name", bound=Hashable)
 
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "recipe": "brief",
-        "sessions": 1,
-        "n_surface": 2562,
-        "changes": {"standardise": True, "channels": 32, "hidden": 64},
-    },
+    "small": {"recipe": "brief", "sessions": 1, "n_surface": 2562},
     "paper": {"recipe": "paper"},
 }
 # The networks that the findings compare, by the paper's names of their families, smallest first.
@@ -135,7 +130,7 @@ def _at_once(missing: Sequence[Wanted | Lesson]) -> int:
 def _side_by_side(missing: Sequence[Wanted | Lesson]) -> None:
     """Make each in a process of one core; what takes longest is best named first."""
     if missing:
-        with pool(_at_once(missing), __name__) as processes:
+        with pool(_at_once(missing), __name__, "analysis.trainer") as processes:
             for made in [processes.submit(_make, each) for each in missing]:
                 made.result()
 

@@ -3,73 +3,28 @@
 `train` leaves the best checkpoints in a folder and goes on from the last one it finds there.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torch.utils.data import DataLoader
 
-from analysis import explained
-from analysis.batches import Part, Resident, Shuffled, Trials, nearest
+from analysis.batches import Part, Resident, Shuffled, Trials, check_part, nearest
+from analysis.callbacks import Progress, quiet
 from analysis.features import Tokens
 from analysis.files import InputError
+from analysis.forward import halved, validation_score
 from analysis.memory import keep_freed
 from analysis.model import FactorTopy, regulariser
-from analysis.progress import Progress, say
+from analysis.recipe import Recipe
 from analysis.rivals import Rival
 from analysis.soup import greedy_soup
-
-PREDICTED_AT_ONCE = 32  # pictures
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a model is trained; the defaults are the paper's, but for the scale penalty."""
-
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 1e-2
-    batch: int = 8  # trials
-    steps_per_epoch: int = 1000
-    max_steps: int = 100_000  # the paper's models were best at 40,000 to 60,000
-    patience: int = 20  # epochs without a better validation score
-    loss_beta: float = 0.1  # where smooth L1 turns from square to absolute (BOLD z-score)
-    regularisation: float = 0.1  # λ of Eq. 3
-    decay_steps: int = 6000  # until Eq. 3's term is gone
-    scale_penalty: float = 1.0  # of (k - 1/2)², as in the released code; the paper's text has none
-    blur: float = 0.0  # tokens; sd with which maps are blurred at first, coarse to fine; 0: not
-    blur_steps: int = 3000  # until maps are no longer blurred
-    precision: str = "float32"  # or bfloat16: of the products of selectors and bottleneck
-    checkpoints: int = 10  # best ones kept for the soup
-    soup: str = "validation"  # pictures that choose it; or test: the paper's, and said so
-    seed: int = 0
-
-    def __post_init__(self):
-        counts = "batch steps_per_epoch max_steps decay_steps blur_steps checkpoints patience"
-        for field in counts.split():
-            if (value := getattr(self, field)) < 1:
-                raise InputError(f"recipe: {field}={value}; expected at least 1.")
-        if self.max_steps % self.steps_per_epoch:
-            raise InputError(
-                f"recipe: max_steps={self.max_steps} is not a whole number of epochs of"
-                f" {self.steps_per_epoch} steps."
-            )
-        if self.blur < 0:
-            raise InputError(f"recipe: blur={self.blur}; expected 0 or more tokens.")
-        choices = {"soup": ("validation", "test"), "precision": ("float32", "bfloat16")}
-        for field, known in choices.items():
-            if (value := getattr(self, field)) not in known:
-                raise InputError(f"recipe: {field}={value!r}; expected {' or '.join(known)}.")
 
 
 def blurred(
@@ -83,51 +38,6 @@ def blurred(
         weights = torch.exp(-0.5 * ((away[:, None] - away) / sd).square())
         axes.append(weights / weights.sum(1, keepdim=True))
     return (local.flatten(2) @ torch.kron(*axes).T).view_as(local)
-
-
-def _halved(at_once: int, doing: str, error: torch.OutOfMemoryError) -> int:
-    """A smaller working size after GPU memory ran out, said so.
-
-    Raises:
-        InputError: if it was one picture.
-    """
-    if at_once == 1:
-        raise InputError(
-            f"GPU memory ran out while {doing} one picture at once; expected room for that. Choose"
-            " fewer vertices (region, n_surface), a GPU that no one else uses, or the CPU"
-            " (CUDA_VISIBLE_DEVICES= python -m analysis ...)."
-        ) from error
-    torch.cuda.empty_cache()
-    smaller = -(-at_once // 2)
-    say(f"GPU memory ran out while {doing} {at_once} pictures at once: {smaller} from now on.")
-    return smaller
-
-
-def predict(
-    model: FactorTopy | Rival, tokens: Tokens | Resident, pictures: Int[np.ndarray, " picture"]
-) -> Float[np.ndarray, "picture vertex"]:
-    """Predicted responses to pictures (BOLD z-score)."""
-    device = model.weight.device
-    out = np.empty((len(pictures), len(model.bias)), np.float32)
-    start, at_once = 0, PREDICTED_AT_ONCE
-    with torch.inference_mode():
-        chosen = model.selectors()
-        while start < len(pictures):
-            some = slice(start, start + at_once)
-            local, global_ = tokens[pictures[some]]
-            try:
-                out[some] = model(local.to(device), global_.to(device), chosen).cpu().numpy()
-            except torch.OutOfMemoryError as error:
-                at_once = _halved(at_once, "predicting", error)
-            else:
-                start += at_once
-    return out
-
-
-def validation_score(model: FactorTopy | Rival, tokens: Tokens | Resident, part: Part) -> float:
-    """Mean R² over vertices on single trials."""
-    predicted = predict(model, tokens, part.pictures)
-    return float(np.nanmean(explained.r2(predicted[part.trial_picture], part.responses)))
 
 
 class Encoder(lightning.LightningModule):
@@ -154,7 +64,7 @@ class Encoder(lightning.LightningModule):
                 loss = self.backward_pass(*batch)
                 break
             except torch.OutOfMemoryError as error:
-                self.at_once = _halved(self.at_once, "training on", error)
+                self.at_once = halved(self.at_once, "training on", error)
         if not torch.isfinite(loss):
             raise self.diverged(f"loss {loss.item()}")
         optimizer.step()
@@ -228,56 +138,6 @@ class Encoder(lightning.LightningModule):
         )
 
 
-class _Patience(EarlyStopping):
-    """Stops at once if the run that it goes on from had stopped."""
-
-    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        trainer.should_stop = self.wait_count >= self.patience
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what Lightning says of itself, of the machine, and of choices made on purpose."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # one process: tokens come from the page cache, and several fits share a machine
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated.*")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-def _named(vertices: Bool[np.ndarray, " vertex"]) -> str:
-    """How many vertices, and which are the first."""
-    rows = np.flatnonzero(vertices)
-    some = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
-    return f"{len(rows):,} of {len(vertices):,} vertices (rows {some})"
-
-
-def check_part(part: Part, name: str) -> None:
-    """Pass if a part can be trained on or scored."""
-    mend = "Leave these out: analysis.subject.complete(subject)."
-    responses = part.responses
-    if not len(responses):
-        raise InputError(f"{name}: no trial; expected some. Check the split and the sessions.")
-    wrong = ~np.isfinite(responses).all(0)
-    if wrong.any():
-        n = int((~np.isfinite(responses)).sum())
-        raise InputError(
-            f"{name}: responses of {_named(wrong)} are not finite, {n:,} values. {mend}"
-        )
-    same = ~(responses != responses[0]).any(0)
-    if same.any():
-        raise InputError(
-            f"{name}: responses of {_named(same)} don't vary over {len(responses):,} trials. {mend}"
-        )
-
-
 def _check_tokens(tokens: Tokens, pictures: Int[np.ndarray, " n"]) -> None:
     """Pass if all tokens of these pictures are numbers."""
     each = ((p, tokens[np.array([p])]) for p in np.unique(pictures))
@@ -288,6 +148,13 @@ def _check_tokens(tokens: Tokens, pictures: Int[np.ndarray, " n"]) -> None:
             f" are not finite, the first of {tokens.digests[wrong[0]][:12]}…; expected numbers."
             " `python -m analysis extract SUBJECT --verify` makes damaged parts again."
         )
+
+
+class _Patience(EarlyStopping):
+    """Stops at once if the run that it goes on from had stopped."""
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
 
 
 def train(
@@ -332,7 +199,7 @@ def train(
         "validation_r2", mode="max", patience=recipe.patience, check_on_train_epoch_end=False
     )
     last = folder / "last.ckpt"
-    with _quiet():
+    with quiet():
         trainer = lightning.Trainer(
             max_steps=recipe.max_steps,
             callbacks=[best, stop, Progress(recipe.patience)],

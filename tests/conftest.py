@@ -42,9 +42,9 @@ def tiny_fit(subject, data_folder):
     """A Fit of sim01-tiny to mae-mini-s, trained for some steps; to be copied, not changed."""
     from analysis.fit import fit_model
     from analysis.model import ModelConfig
+    from analysis.recipe import Recipe
     from analysis.splits import split_pictures
     from analysis.study import get_tokens
-    from analysis.trainer import Recipe
 
     config = ModelConfig(channels=8, hidden=16, frequencies=4)
     recipe = Recipe(batch=4, steps_per_epoch=10, max_steps=20, decay_steps=10, checkpoints=1)

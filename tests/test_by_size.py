@@ -155,7 +155,7 @@ def test_fits_are_asked_for_by_model_and_trials(subject, tiny_fit, monkeypatch) 
     assert [*found.readings][:2] == [10, 20]
     assert found.whole is found.readings[max(found.readings)] and max(found.readings) > 20
     assert set(found.fits) == {"factortopy", "class-token", "patch-token", "ridge"}
-    assert asked["ridge", 10]["changes"] is None and asked["class-token", 10]["changes"]
+    assert asked["ridge", 10]["changes"] is None and "changes" not in asked["class-token", 10]
     assert asked["again", None]["seed"] == 5 and asked["class-token", None]["seed"] == 4
     by_trials.controls("sim01", "small")
     assert asked[20]["shuffle"] is True and asked[None]["shuffle"] is True

@@ -177,6 +177,7 @@ def test_digests_are_those_of_sha256(tmp_path):
 def code_digest_of(text, tmp_path, monkeypatch):
     (tmp_path / "module.py").write_text(text)
     monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    files.code_digest.cache_clear()
     return files.code_digest(("module.py",))
 
 

@@ -15,17 +15,18 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 
-from analysis import explained, fit, saved
+from analysis import explained, fit, saved, trainer
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
+from analysis.forward import predict
 from analysis.model import VARIANTS, FactorTopy, ModelConfig
 from analysis.pictures import Held
+from analysis.recipe import Recipe
 from analysis.report import provenance
 from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
 from analysis.subject import Subject, complete
-from analysis.trainer import Recipe, predict
 from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
@@ -132,7 +133,7 @@ def test_a_simulated_subject_is_fitted_once_and_then_read(
     def fail(*_) -> dict:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(fit, "train", fail)
+    monkeypatch.setattr(trainer, "train", fail)
     second = fit_model(subject, "clip-mini", real, config, recipe, split_pictures(subject))
     assert second.record == first.record and second.folder == first.folder
     predicted = first.predicted("test")
@@ -317,7 +318,7 @@ def test_too_small_a_disk_is_refused_before_training(
     toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    monkeypatch.setattr(fit, "train", None)
+    monkeypatch.setattr(trainer, "train", None)
     with pytest.raises(InputError, match="the fit of sim-toy to toy needs"):
         made(toy, tokens)
 

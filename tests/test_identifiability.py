@@ -12,7 +12,7 @@ import scipy.stats
 from analysis import figures, identifiability
 from analysis.files import InputError
 from analysis.identifiability import DEFAULT, SCORE, finding, said, shown, summary, sweep, variants
-from analysis.study import RECIPES
+from analysis.study import RECIPES, Wanted
 from analysis.sweep import SIZES
 
 FEW = {"channels": 8, "hidden": 16, "steps_per_epoch": 5, "max_steps": 10}
@@ -53,10 +53,10 @@ def test_a_fit_is_made_for_each_recipe_and_seed_and_held_against_the_truth(quick
 
 
 def test_tokens_come_as_they_are_but_where_a_row_says_so() -> None:
-    common = identifiability.options("small")
-    assert "standardise" not in common["changes"] and SIZES["small"]["changes"]["standardise"]
-    assert common["changes"]["channels"] == SIZES["small"]["changes"]["channels"]
-    assert identifiability.options("paper") == {"recipe": "paper", "changes": {}}
+    for size in SIZES:
+        model, recipe = Wanted("sim01", "clip-mini", **identifiability.options(size)).configured()
+        usual, same = Wanted("sim01", "clip-mini", **SIZES[size]).configured()
+        assert (model, recipe) == (dataclasses.replace(usual, standardise=False), same)
 
 
 def test_every_row_is_another_recipe_that_can_be_trained() -> None:

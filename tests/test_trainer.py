@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from jaxtyping import Float
 from torch import Tensor
 
-from analysis import explained, trainer
+from analysis import explained, forward, trainer
 from analysis.batches import Part, Shuffled
 from analysis.features import Tokens
 from analysis.files import InputError
+from analysis.forward import predict, validation_score
 from analysis.model import FactorTopy, ModelConfig, regulariser
 from analysis.progress import duration
-from analysis.trainer import Encoder, Recipe, blurred, predict, train, validation_score
+from analysis.recipe import Recipe
+from analysis.trainer import Encoder, blurred, train
 from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
@@ -156,7 +158,7 @@ def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path) -> None:
 def test_predictions_are_the_models_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "PREDICTED_AT_ONCE", 4)
+    monkeypatch.setattr(forward, "PREDICTED_AT_ONCE", 4)
     tokens, model = random_tokens(tmp_path, WIDTHS, 11), toy_model()
     rows = np.array([9, 0, 3, 3, 10, 1, 7])
     local, global_ = tokens[rows]

@@ -102,7 +102,7 @@ def _size(of: Card, title: str, architecture: str, layers: int, width: int, **mo
 def _mini(of: Card, size: Literal["-s", "", "-l"], base: str, **more: Any) -> Card:
     """A miniature of a family: the same architecture, small, with drawn weights."""
     layers, width, heads = {"-s": (4, 64, 2), "": (8, 128, 4), "-l": (12, 128, 4)}[size]
-    options = {"img_size": 128, "patch_size": 8, "num_heads": heads} | more
+    options = {"img_size": 128, "patch_size": 16, "num_heads": heads} | more
     options |= {"embed_dim": width, "depth": layers}
     small = {"-s": "small ", "": "", "-l": "large "}[size]
     return replace(
@@ -115,7 +115,7 @@ def _mini(of: Card, size: Literal["-s", "", "-l"], base: str, **more: Any) -> Ca
 def _sam_mini(size: Literal["-s", "", "-l"]) -> Card:
     depth = {"-s": 4, "": 8, "-l": 12}[size]
     everywhere = tuple(range(depth // 4 - 1, depth, depth // 4))
-    blocks = {"window_size": 6, "global_attn_indexes": everywhere}
+    blocks = {"patch_size": 8, "window_size": 6, "global_attn_indexes": everywhere}
     return _mini(SAM, size, "samvit_base_patch16", **blocks, **SAM_NORM)
 
 
@@ -194,8 +194,8 @@ CARDS: dict[str, Card] = {
     "clip-mini-s": _clip_mini("small ", 4, 64),
     "clip-mini-l": _clip_mini("large ", 12, 128),
     **{f"sam-mini{s}": _sam_mini(s) for s in SIZES},
-    **{f"imagenet-mini{s}": _mini(IMAGENET, s, PLAIN, patch_size=16) for s in SIZES},
-    **{f"dinov2-mini{s}": _mini(DINOV2, s, DINO, img_size=112, patch_size=7) for s in SIZES},
+    **{f"imagenet-mini{s}": _mini(IMAGENET, s, PLAIN) for s in SIZES},
+    **{f"dinov2-mini{s}": _mini(DINOV2, s, DINO, img_size=112, patch_size=14) for s in SIZES},
     **{f"mocov3-mini{s}": _mini(MOCOV3, s, PLAIN, num_heads=8) for s in SIZES},
     **{f"mae-mini{s}": _mini(MAE, s, PLAIN) for s in SIZES},
     "sd-mini": _diffusion(
@@ -235,15 +235,15 @@ PARAMETERS = {
     "imagenet-mini-s": 253_504,
     "imagenet-mini": 1_693_312,
     "imagenet-mini-l": 2_486_400,
-    "dinov2-mini-s": 226_560,
-    "dinov2-mini": 1_640_448,
-    "dinov2-mini-l": 2_434_560,
-    "mocov3-mini-s": 228_928,
-    "mocov3-mini": 1_644_160,
-    "mocov3-mini-l": 2_437_248,
-    "mae-mini-s": 228_928,
-    "mae-mini": 1_644_160,
-    "mae-mini-l": 2_437_248,
+    "dinov2-mini-s": 242_496,
+    "dinov2-mini": 1_672_320,
+    "dinov2-mini-l": 2_466_432,
+    "mocov3-mini-s": 253_504,
+    "mocov3-mini": 1_693_312,
+    "mocov3-mini-l": 2_486_400,
+    "mae-mini-s": 253_504,
+    "mae-mini": 1_693_312,
+    "mae-mini-l": 2_486_400,
 }
 CARDS = {name: replace(card, parameters=PARAMETERS[name]) for name, card in CARDS.items()}
 

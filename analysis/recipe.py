@@ -1,0 +1,45 @@
+"""The settings of training: Appendix E.3's, each with a name."""
+
+from dataclasses import dataclass
+
+from analysis.files import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained; the defaults are the paper's, but for the scale penalty."""
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    batch: int = 8  # trials
+    steps_per_epoch: int = 1000
+    max_steps: int = 100_000  # the paper's models were best at 40,000 to 60,000
+    patience: int = 20  # epochs without a better validation score
+    loss_beta: float = 0.1  # where smooth L1 turns from square to absolute (BOLD z-score)
+    regularisation: float = 0.1  # λ of Eq. 3
+    decay_steps: int = 6000  # until Eq. 3's term is gone
+    scale_penalty: float = 1.0  # of (k - 1/2)², as in the released code; the paper's text has none
+    blur: float = 0.0  # tokens; sd with which maps are blurred at first, coarse to fine; 0: not
+    blur_steps: int = 3000  # until maps are no longer blurred
+    precision: str = "float32"  # or bfloat16: of the products of selectors and bottleneck
+    checkpoints: int = 10  # best ones kept for the soup
+    soup: str = "validation"  # pictures that choose it; or test: the paper's, and said so
+    seed: int = 0
+
+    def __post_init__(self):
+        counts = "batch steps_per_epoch max_steps decay_steps blur_steps checkpoints patience"
+        for field in counts.split():
+            if (value := getattr(self, field)) < 1:
+                raise InputError(f"recipe: {field}={value}; expected at least 1.")
+        if self.max_steps % self.steps_per_epoch:
+            raise InputError(
+                f"recipe: max_steps={self.max_steps} is not a whole number of epochs of"
+                f" {self.steps_per_epoch} steps."
+            )
+        if self.blur < 0:
+            raise InputError(f"recipe: blur={self.blur}; expected 0 or more tokens.")
+        choices = {"soup": ("validation", "test"), "precision": ("float32", "bfloat16")}
+        for field, known in choices.items():
+            if (value := getattr(self, field)) not in known:
+                raise InputError(f"recipe: {field}={value!r}; expected {' or '.join(known)}.")
