@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import finetune, forgetting, forgetting_truth, lessons, sweep
-from analysis import fit as fit_module
+from analysis import finetune, forgetting, forgetting_truth, lessons, sweep, trainer
 from analysis import jobs as jobs_module
 from analysis.backbones.tuned import tuned_names
 from analysis.extraction import _Run
@@ -179,7 +178,7 @@ def test_after_its_jobs_a_page_computes_nothing_and_the_other_way_round(
     for job in plan.jobs.values():
         make(job)
     assert all(job.there() for job in plan.jobs.values())
-    monkeypatch.setattr(fit_module, "train", never)
+    monkeypatch.setattr(trainer, "train", never)
     monkeypatch.setattr(_Run, "fill", never)
     made = get_fit(**second)
     for job in plan.jobs.values():
@@ -238,7 +237,7 @@ def test_after_its_jobs_the_page_on_fine_tuning_trains_nothing_and_the_other_way
     assert {job.name for job in jobs if job.stage in ("finetune", "fit")} <= set(last.needs)
 
     monkeypatch.setattr(finetune, "_make", never)
-    monkeypatch.setattr(fit_module, "train", never)
+    monkeypatch.setattr(trainer, "train", never)
     monkeypatch.setattr(_Run, "fill", never)
     assert page() == set(tuned_names())
     shutil.rmtree(data_root() / "receipts")
