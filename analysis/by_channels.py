@@ -22,7 +22,7 @@ from analysis.channels import agreement, channel_clusters, responding, same_colo
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.readings import EARLY, PATCHES, Reading, read, truth_of, with_truth
-from analysis.report import DASH, plain_table
+from analysis.report import DASH, plain_table, ranged
 from analysis.rivals import make_model
 from analysis.simulate import TEACHER
 from analysis.subject import Subject
@@ -117,7 +117,7 @@ def share_of_start(fit: Fit) -> float:
 
 
 def _range(m: Measured, digits: int = 2) -> str:
-    return f"{m.value:.{digits}f} ({m.low:.{digits}f}{DASH}{m.high:.{digits}f})"
+    return ranged(m.value, m.low, m.high, digits)
 
 
 def _agree(one: np.ndarray, other: np.ndarray, subject: Subject) -> Measured:
@@ -275,7 +275,7 @@ def recovery_text(table: pd.DataFrame | None) -> str:
         else "do not recover the true groups better than the control does"
     )  # fmt: skip
     lines = "\n".join(
-        f"| {r.form} | {r.Rand:.3f} ({r.low:.3f}{DASH}{r.high:.3f}) | {r.pairs:.2f} |"
+        f"| {r.form} | {ranged(r.Rand, r.low, r.high, 3)} | {r.pairs:.2f} |"
         for r in table.itertuples()
     )
     return (

@@ -20,7 +20,7 @@ from analysis.backbones import CARDS
 from analysis.findings import FINDINGS
 from analysis.fit import Fit
 from analysis.readings import Reading, map_correlation, read, roi_scores, with_truth
-from analysis.report import DASH, plain_table
+from analysis.report import plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.sweep import FAMILIES, get_fits, sized
 from analysis.verdicts import Judged, Measured, judge
@@ -127,10 +127,6 @@ def judged(
     return clip, others
 
 
-def _range(value: float, low: float, high: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f} ({low:.{digits}f}{DASH}{high:.{digits}f})"
-
-
 def shown(table: pd.DataFrame) -> Styler:
     """The table of sizes as a page shows it: each number with its interval."""
     cells = {
@@ -140,7 +136,7 @@ def shown(table: pd.DataFrame) -> Styler:
     }
     for name, digits in (("R²", 3), *((name, 2) for name in SHOWN)):
         parts = table[[name, f"{name} low", f"{name} high"]].itertuples(index=False)
-        cells[name.capitalize()] = [_range(*row, digits) for row in parts]
+        cells[name.capitalize()] = [ranged(*row, digits) for row in parts]
     cells["Confidence"] = table["confidence"].map("{:.2f}".format)
     return plain_table(pd.DataFrame(cells), table)
 
@@ -153,9 +149,9 @@ def verdicts_table(judged: Judged) -> Styler:
         {
             "Part": part.name,
             "What": part.statistic,
-            "Measured": _range(m.value, m.low, m.high),
+            "Measured": ranged(m.value, m.low, m.high),
             "Verdict": judged.part(part),
-            "The paper's": _range(p.value, p.low, p.high),
+            "The paper's": ranged(p.value, p.low, p.high),
             "By the same rule": paper.part(part),
         }
         for part in judged.finding.parts
@@ -223,7 +219,7 @@ def truth_text(networks: Networks) -> str:
     agree = Measured.of(map_correlation(found, true), "patches of cortex")
     rows = "\n".join(
         f"| {name} | {lines[0][name][0]:.2f} | "
-        + _range(lines[1][name][0], *metrics.quantiles(lines[1][name][1:]))
+        + ranged(lines[1][name][0], *metrics.quantiles(lines[1][name][1:]))
         + " |"
         for name in STATISTICS
     )

@@ -20,7 +20,7 @@ from analysis import evidence
 from analysis.fit import PartName, trials_in
 from analysis.metrics import Scores
 from analysis.readings import Reading, map_correlation, read, with_truth
-from analysis.report import DASH, plain_table
+from analysis.report import plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.sweep import BASE, get_fits, sized
 from analysis.verdicts import Judged, Measured
@@ -146,10 +146,7 @@ def layers_of(
 
 
 def _range(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
-    return (
-        f"{row[name]:.{digits}f} ({row[f'{name} low']:.{digits}f}{DASH}"
-        f"{row[f'{name} high']:.{digits}f})"
-    )
+    return ranged(row[name], row[f"{name} low"], row[f"{name} high"], digits)
 
 
 def shown(table: pd.DataFrame) -> Styler:
@@ -168,7 +165,7 @@ def shown(table: pd.DataFrame) -> Styler:
 def shown_scores(scores: pd.DataFrame) -> Styler:
     """R² with its interval, a row per number of samples and a column per model."""
     cells = [
-        f"{m:.3f} ({low:.3f}{DASH}{high:.3f})"
+        ranged(m, low, high, 3)
         for m, low, high in scores[["R²", "low", "high"]].itertuples(index=False)
     ]
     wide = scores.assign(cell=cells).pivot(index="samples", columns="model", values="cell")

@@ -7,14 +7,8 @@ from pandas.io.formats.style import Styler
 from analysis.findings import FINDINGS
 from analysis.forgetting import Page, rank_table
 from analysis.published import FINE_TUNED, TABLE_14
-from analysis.report import DASH, plain_table
+from analysis.report import plain_table, ranged
 from analysis.verdicts import Judged
-
-
-def _range(value: float, low: float, high: float, digits: int = 2) -> str:
-    if not np.isfinite(low + high):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ({low:.{digits}f}{DASH}{high:.{digits}f})"
 
 
 def key_finding(
@@ -47,7 +41,7 @@ def accuracy_shown(table: pd.DataFrame) -> Styler:
     for network, own in table.groupby("network", sort=False):
         row: dict[str, str | int | float] = {"Network": str(network), "Runs": own["runs"].iloc[0]}
         for r in own.to_dict("records"):
-            row[r["task"].capitalize()] = _range(r["accuracy"], r["low"], r["high"])
+            row[r["task"].capitalize()] = ranged(r["accuracy"], r["low"], r["high"])
             row[f"Rate, epoch ({r['task']})"] = f"{r['rate']:g}, {r['epoch']}"
         for task in TABLE_14.index:
             row[f"Paper: {task}"] = TABLE_14.loc[task].get(network, np.nan)
@@ -84,10 +78,10 @@ def forgetting_shown(table: pd.DataFrame) -> Styler:
             "Network": r["network"],
             "Task": r["task"],
             "R² before": f"{r['before']:.3f}",
-            "R² lost": _range(r["lost"], r["lost low"], r["lost high"], 3),
-            "Early moved": _range(r["early"], r["early low"], r["early high"]),
+            "R² lost": ranged(r["lost"], r["lost low"], r["lost high"], 3),
+            "Early moved": ranged(r["early"], r["early low"], r["early high"]),
             "by seed": f"{r['early, seeds']:.2f}",
-            "Late moved": _range(r["late"], r["late low"], r["late high"]),
+            "Late moved": ranged(r["late"], r["late low"], r["late high"]),
             "by seed ": f"{r['late, seeds']:.2f}",
         }
         for r in sorted(table.to_dict("records"), key=lambda r: order[r["network"]])
@@ -125,7 +119,7 @@ def verdicts_table(*judged: Judged) -> Styler:
             ],
             "Part": part.name,
             "What": part.statistic,
-            "Measured": _range(m.value, m.low, m.high),
+            "Measured": ranged(m.value, m.low, m.high),
             "Holds if": str(part.rule),
             "Verdict": found.part(part),
         }

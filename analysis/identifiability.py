@@ -18,7 +18,7 @@ from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import LEVEL
 from analysis.recipe import Recipe
-from analysis.report import DASH, plain_table, truth_pairs
+from analysis.report import plain_table, ranged, truth_pairs
 from analysis.simulate import parse_name
 from analysis.study import Wanted
 from analysis.sweep import get_fits, sized
@@ -120,9 +120,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def shown(found: pd.DataFrame) -> Styler:
     """A row per recipe, a column per quantity: the mean over seeds and its interval."""
     cells = [
-        f"{m:.2f} ({low:.2f}{DASH}{high:.2f})"
-        if q != SCORE
-        else f"{m:.3f} ({low:.3f}{DASH}{high:.3f})"
+        ranged(m, low, high, 3 if q == SCORE else 2)
         for q, m, low, high in found[["quantity", "mean", "low", "high"]].itertuples(index=False)
     ]
     wide = found.assign(cell=cells).pivot(index="recipe", columns="quantity", values="cell")

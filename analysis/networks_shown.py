@@ -28,7 +28,7 @@ from analysis.readings import (
     roi_scores,
     with_truth,
 )
-from analysis.report import AREA_NAMES, DASH, plain_table
+from analysis.report import AREA_NAMES, DASH, plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.verdicts import NOT_RUN, PREDICTS, Judged, Measured, against_truth, in_control, judge
 
@@ -36,16 +36,8 @@ BREAK = "<br>"
 Maps = dict[str, Float[np.ndarray, " vertex"] | None]
 
 
-def _cell(value: float, low: float, high: float, digits: int = 3, between: str = BREAK) -> str:
-    shown = (f"{x:.{digits}f}" for x in (value, low, high))
-    first, *ends = (
-        text.lstrip("-") if not float(text) else text.replace("-", "−") for text in shown
-    )
-    return f"{first}{between}({DASH.join(ends)})"
-
-
 def _drawn(draws: Draws, digits: int = 3, between: str = BREAK) -> str:
-    return _cell(draws[0], *metrics.quantiles(draws[1:]), digits, between)
+    return ranged(draws[0], *metrics.quantiles(draws[1:]), digits, between)
 
 
 # scores
@@ -96,7 +88,7 @@ def _differences(table: pd.DataFrame, one: str, other: str) -> Styler:
         {
             table.columns[0]: table.iloc[:, 0],
             "Vertices": table["vertices"],
-            f"R², {one} less {other}": [_cell(*row, between=" ") for row in parts],
+            f"R², {one} less {other}": [ranged(*row, digits=3) for row in parts],
             "p": table["p"].map("{:.4f}".format),
             "q": table["q"].map("{:.4f}".format),
             f"{one} better": table["first better"].map("{:.0%}".format),
@@ -114,7 +106,7 @@ def people_table(each: Mapping[str, Reading]) -> Styler:
         scores = roi_scores(reading)
         table[name] = [_drawn(scores[roi]) if roi in scores else DASH for roi in over["ROI"]]
     parts = over[["R²", "runs low", "runs high"]].itertuples(index=False)
-    table["mean of people"] = [_cell(*row) for row in parts]
+    table["mean of people"] = [ranged(*row, digits=3, between=BREAK) for row in parts]
     for row in SUBJECTS:
         there = over["ROI"].map(TABLE_13.loc[row])
         table[f"paper, {row.removeprefix('CLIP (subject ').rstrip(')')}"] = there

@@ -33,6 +33,15 @@ def _percent(x: float) -> str:
     return f"{100 * x:.0f} %"
 
 
+def ranged(value: float, low: float, high: float, digits: int = 2, between: str = " ") -> str:
+    """0.12 (0.10–0.15): a number and its interval, which is left out where there is none."""
+    first, *ends = (
+        text.lstrip("-") if not float(text) else text.replace("-", "−")
+        for text in (f"{x:.{digits}f}" for x in (value, low, high))
+    )
+    return f"{first}{between}({DASH.join(ends)})" if np.isfinite(low + high) else first
+
+
 def provenance(fit: Fit) -> str:
     """Whose data these are, how many, and how they were split; a simulated subject is named so."""
     s = fit.subject

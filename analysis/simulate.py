@@ -56,6 +56,7 @@ from analysis.truth import (
     category_directions,
     draw_truth,
     noiseless,
+    teacher_tokens,
     token_standard,
 )
 
@@ -277,7 +278,11 @@ def _write_subject(name: Name, labels: list[frozenset[str]]) -> Truth:
     late = round(0.9 * (len(teacher.widths) - 1))
     first, kinds = pictures[:STANDARD], [labels[r] for r in rows[:STANDARD]]
     standard = token_standard(teacher, first)
-    directions = category_directions(teacher, standard, *_category_examples(first, kinds), late)
+    examples, kinds = _category_examples(first, kinds)
+    vectors = standard.vectors
+    if examples is not first:
+        vectors = torch.cat([global_ for _, global_ in teacher_tokens(teacher, examples)])
+    directions = category_directions(standard, vectors, kinds, late)
     truth, areas, retinotopic = draw_truth(
         spec.n_surface, len(teacher.widths), directions, person, RULES
     )

@@ -31,7 +31,7 @@ from analysis.fit import Fit
 from analysis.picture_channels import local_tokens
 from analysis.predict import load_network
 from analysis.readings import PICTURES, predicts, read, truth_of
-from analysis.report import DASH, plain_table
+from analysis.report import DASH, plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.subject import AREAS
 from analysis.top_channels import (
@@ -321,9 +321,7 @@ def category_shown(table: pd.DataFrame | None) -> Styler | str:
     """`category_table` as a page shows it."""
     if table is None:
         return "What the pictures show is not known here."
-    cells = table.drop(columns="category").map(
-        lambda m: f"{m.value:.2f} ({m.low:.2f}{DASH}{m.high:.2f})"
-    )
+    cells = table.drop(columns="category").map(lambda m: ranged(m.value, m.low, m.high))
     cells.insert(0, "Shows a", table["category"])
     return plain_table(cells.rename_axis("Area").reset_index())
 

@@ -198,6 +198,7 @@ class Standard:
     local_sd: Float[Tensor, "layer channel 1 1"]
     global_mean: Float[Tensor, "layer channel"]
     global_sd: Float[Tensor, "layer channel"]
+    vectors: Float[Tensor, "picture layer channel"]  # the global tokens that they are of
 
 
 def token_standard(backbone: nn.Module, pictures: Tensor) -> Standard:
@@ -210,24 +211,23 @@ def token_standard(backbone: nn.Module, pictures: Tensor) -> Standard:
     mean = local_sum / len(pictures)
     variance = (local_square / len(pictures) - mean.square()).mean((-2, -1), keepdim=True)
     vectors = torch.cat(seen)
-    return Standard(mean.float(), variance.sqrt().float(), vectors.mean(0), vectors.std(0))
+    spread = variance.sqrt().float()
+    return Standard(mean.float(), spread, vectors.mean(0), vectors.std(0), vectors)
 
 
 def category_directions(
-    backbone: nn.Module,
     standard: Standard,
-    pictures: Tensor,
+    vectors: Float[Tensor, "picture layer channel"],
     labels: list[frozenset[str]],
     layer: int,
 ) -> dict[str, Float[np.ndarray, " channel"]]:
-    """Each category's direction among a layer's standardised global tokens.
+    """Each category's direction among a layer's standardised global tokens; `vectors` are these.
 
     The mean token of pictures with the category less that of those without, of unit length.
 
     Raises:
         ValueError: if all or none of the pictures show a category.
     """
-    vectors = torch.cat([global_ for _, global_ in teacher_tokens(backbone, pictures)])
     tokens = ((vectors - standard.global_mean) / standard.global_sd)[:, layer].numpy()
     directions = {}
     for category in CATEGORY:

@@ -647,7 +647,7 @@ def test_categories_shown_by_all_or_none_are_refused():
     teacher = load_backbone(simulate.TEACHER)
     standard = truth.token_standard(teacher, pictures)
     with pytest.raises(ValueError, match="0 of 3 pictures show a face"):
-        truth.category_directions(teacher, standard, pictures, [frozenset()] * 3, layer=6)
+        truth.category_directions(standard, standard.vectors, [frozenset()] * 3, layer=6)
 
 
 def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
