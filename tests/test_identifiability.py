@@ -119,7 +119,7 @@ def test_the_table_has_a_row_per_recipe_with_its_means() -> None:
     data = shown(summary(table)).data
     assert data["recipe"].tolist() == [DEFAULT, "better", "alike"]
     mean = table[table["recipe"] == "better"]["layer"].mean()
-    assert data["layer"][1].startswith(f"{mean:.2f} (")
+    assert data["layer"][1].startswith(f"{mean:.2f} (".replace("-", "−"))
 
 
 def test_the_figure_has_a_panel_per_quantity_and_a_row_per_recipe() -> None:
