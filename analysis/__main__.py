@@ -257,7 +257,7 @@ def extract(
     "--recipe",
     default="paper",
     show_default=True,
-    help="paper: the paper's steps; short: for the small default subject on two cores.",
+    help="paper: the paper's steps; short: of a narrower model, for the small default subject.",
 )
 @click.option(
     "--model",

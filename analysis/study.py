@@ -242,7 +242,7 @@ def get_tokens(
 
 @dataclass(frozen=True)
 class Wanted:
-    """A fit, by names.
+    """A fit, by names; with the recipes brief and short, of a narrower model (`MODELS`).
 
     `variant`: the model: of `model.VARIANTS` (Table 16's); of one layer, counted from 1: layer-3,
     class-token-layer-3; or ridge, to which neither recipe nor seed means anything.

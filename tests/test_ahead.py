@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from analysis.cores import machine_cores
+
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book/_ext"
 PAGE = """---
 file_format: mystnb
@@ -63,6 +65,17 @@ def test_two_run_at_once_each_once_and_a_forced_one_last(tmp_path):
     again = build(tmp_path, **pages)
     assert again.returncode == 0, again.stderr
     assert ran(tmp_path)[3:] == ["a"]
+
+
+def test_two_share_the_cores_and_one_has_them_all(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    threads = "import os\nprint(os.environ.get('OMP_NUM_THREADS'), file=open('{}', 'w'))\n"
+    pages = {name: (threads.format(name), "") for name in ("one", "two")}
+    pages["last"] = (threads.format("last"), FORCED)
+    assert build(tmp_path, **pages).returncode == 0
+    share = str(max(1, machine_cores() // 2))
+    found = [(tmp_path / name).read_text().strip() for name in (*pages,)]
+    assert found == [share, share, "None"]
 
 
 def test_a_page_that_fails_is_named_with_its_error(tmp_path):

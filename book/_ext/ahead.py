@@ -2,9 +2,14 @@
 
 Reading runs them one after the other, and a page that draws its figures leaves a core to itself.
 Those that run on every build (`execution_mode: force`) read what others recorded, and wait.
+They share the machine's cores, unless OMP_NUM_THREADS says how many threads each has: threads that
+wait for one another on cores that others work on would lose more than they win.
 """
 
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from jupyter_cache import get_cache
@@ -14,6 +19,8 @@ from myst_nb.core.read import create_nb_reader
 from nbformat import NotebookNode
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
+
+from analysis.cores import machine_cores
 
 AT_ONCE = 2
 
@@ -29,6 +36,20 @@ def notebook_of(env, path: Path) -> NotebookNode | None:
     notebook = reader.read(text)
     mode = notebook.metadata.get("mystnb", {}).get("execution_mode")
     return notebook if (mode or env.mystnb_config.execution_mode) == "cache" else None
+
+
+@contextmanager
+def sharing(notebooks: int) -> Iterator[None]:
+    """Each of so many notebooks gets its share of the cores, by what its kernel inherits."""
+    name = "OMP_NUM_THREADS"
+    if name in os.environ or notebooks < 2:
+        yield
+        return
+    os.environ[name] = str(max(1, machine_cores() // notebooks))
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def run(path: Path, notebook: NotebookNode, timeout: int) -> ExecutionResult:
@@ -48,7 +69,7 @@ def run_ahead(app, env, docnames: list[str]) -> None:
         except KeyError:
             missing[path] = notebook
     failed = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with sharing(min(AT_ONCE, len(missing))), ThreadPoolExecutor(AT_ONCE) as pool:
         timeout = env.mystnb_config.execution_timeout
         running = {pool.submit(run, path, nb, timeout): path for path, nb in missing.items()}
         for done in as_completed(running):
