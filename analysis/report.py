@@ -43,7 +43,10 @@ def ranged(value: float, low: float, high: float, digits: int = 2, between: str 
 
 
 def provenance(fit: Fit) -> str:
-    """Whose data these are, how many, and how they were split; a simulated subject is named so."""
+    """Whose data these are, how many, how they were split, and what model was trained on them.
+
+    A simulated subject is named so.
+    """
     s = fit.subject
     of = {
         "NSD": f"Subject `{s.name}` of the Natural Scenes Dataset.",
@@ -61,12 +64,16 @@ def provenance(fit: Fit) -> str:
         if fit.record["key"]["recipe"]["soup"] == "test"
         else ""
     )
+    model, recipe = (fit.record["key"][part] for part in ("model", "recipe"))
+    standardised = ", tokens standardised" if model["standardise"] else ""
     limited = f" ({len(fit.split.trials):,} trials)" if fit.split.trials is not None else ""
     return (
         f"{of[s.source]}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out:"
         f" no data in some session), {len(s.responses):,} trials{sessions},"
         f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on{limited},"
-        f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test.{soup}"
+        f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test."
+        f" The model has {model['channels']} channels{standardised}, and was trained for"
+        f" {fit.record['result']['steps']:,} steps of {recipe['batch']} trials.{soup}"
     )
 
 

@@ -33,6 +33,8 @@ def test_a_simulated_subject_is_named_so_and_its_parts_add_up(fit):
         int, re.search(r"(\d+) to train on, (\d+) to validate, (\d+) to test", text).groups()
     )
     assert train + validation + test == len(fit.subject.picture_ids)
+    steps, recipe = fit.record["result"]["steps"], fit.record["key"]["recipe"]
+    assert f"128 channels, and was trained for {steps} steps of {recipe['batch']} trials" in text
 
 
 def test_the_key_finding_states_the_scores_own_numbers(fit, scores):
