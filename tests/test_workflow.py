@@ -156,3 +156,15 @@ def test_a_page_of_the_book_is_run_once_by_whoever_asks_first(page, tmp_path, mo
     assert "sim01" in made.read_text() and len(get_cache(cache).list_cache_records()) == 1
     monkeypatch.setattr(executing, "single_nb_execution", None)  # what runs a page
     assert page.run_own("short") == [made]
+
+
+def test_the_job_of_the_book_builds_it(page, tmp_path, monkeypatch) -> None:
+    book = tmp_path / "book"
+    book.mkdir()
+    (book / "_config.yml").write_text("title: A book\n")
+    (book / "_toc.yml").write_text("format: jb-book\nroot: first\n")
+    (book / "first.md").write_text("# The first page\n")
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "BOOK", book)
+    assert page.build() == [book / "_build/html/index.html"]
+    assert (book / "_build/html/first.html").is_file()

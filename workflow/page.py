@@ -73,8 +73,8 @@ def run_other(page: str, parameters: dict) -> list[Path]:
 
 def build() -> list[Path]:
     """The first page of the book, built of what is there."""
-    build = [sys.executable, "-m", "jupyter_book.cli.main", "build", "book/"]
-    subprocess.run(build, cwd=ROOT, check=True)
+    command = Path(sys.executable).with_name("jupyter-book")  # its modules can't be run by -m
+    subprocess.run([command, "build", "book/"], cwd=ROOT, check=True)
     return [BOOK / "_build" / "html" / "index.html"]
 
 
