@@ -140,14 +140,13 @@ def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) 
     common = options(size)
     mesh = common.get("n_surface")
     model, _ = Wanted(subject, "", **common).configured()
-    changes = {k: getattr(model, k) for k in ("channels", "hidden")}
     where = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
-    smaller = f", with {', '.join(f'{k} {v:g}' for k, v in changes.items())}"
     return (
         ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
         ":::{admonition} Key finding\n:class: tip\n"
         f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{where}:"
-        f" rank correlations, means over {len(seeds)} seeds{smaller}: {each}. Scores alone range"
+        f" rank correlations, means over {len(seeds)} seeds, with channels {model.channels}, hidden"
+        f" {model.hidden}: {each}. Scores alone range"
         f" from {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f},"
         f" the default's {score[DEFAULT]:.3f}.\n:::"
     )

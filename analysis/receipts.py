@@ -20,24 +20,10 @@ from analysis.files import MissingFile, code_digest, data_root, digest, folder_n
 Kind = Literal["fetched", "simulated", "subject", "tokens", "finetuned", "fit", "page"]
 # What decides a subject, its tokens or a fit: another text of these is told by another receipt.
 CODE = (
-    "anatomy.py",
-    "batches.py",
-    "explained.py",
-    "features.py",
-    "forward.py",
-    "mgh.py",
-    "model.py",
-)
-CODE += (
-    "noise.py",
-    "prepare.py",
-    "rivals.py",
-    "scenes.py",
-    "selection.py",
-    "simulate.py",
-    "soup.py",
-)
-CODE += ("stimuli.py", "subject.py", "surface.py", "trainer.py", "truth.py")
+    "anatomy.py", "batches.py", "explained.py", "features.py", "forward.py", "mgh.py", "model.py",
+    "noise.py", "prepare.py", "rivals.py", "scenes.py", "selection.py", "simulate.py", "soup.py",
+    "stimuli.py", "subject.py", "surface.py", "trainer.py", "truth.py",
+)  # fmt: skip
 
 
 @cache

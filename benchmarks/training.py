@@ -36,6 +36,7 @@ from analysis import trainer
 from analysis.batches import Part
 from analysis.memory import keep_freed
 from analysis.model import FactorTopy, ModelConfig, Selectors, regulariser
+from analysis.recipe import Recipe
 from benchmarks import reading
 from benchmarks.selection import Shape, machine, per_layer, ratio, spread, write_whole
 from benchmarks.turns import serve, take
@@ -79,7 +80,7 @@ def plain_step(
 
 def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
     """Something that takes a step, and says how many seconds it took and the loss."""
-    model, recipe = made(shape), trainer.Recipe()
+    model, recipe = made(shape), Recipe()
     if form != "per_layer":
         keep_freed()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, fused=True)
@@ -148,7 +149,7 @@ def overheads(shape: Shape, steps: int) -> list[float]:
     """Of each step but the first three, the share that is not forward, backward or optimiser."""
     trainer.Encoder = Timed
     generator = np.random.default_rng(0)
-    recipe = trainer.Recipe(steps_per_epoch=steps, max_steps=steps, batch=shape.batch)
+    recipe = Recipe(steps_per_epoch=steps, max_steps=steps, batch=shape.batch)
     rows = np.arange(PICTURES)
     with tempfile.TemporaryDirectory() as folder:
         tokens, _ = reading.write(Path(folder), PICTURES)

@@ -2,9 +2,9 @@
 
 Every matrix keeps variance (normal, 1 / inputs), with three exceptions in place of what training
 does: patch filters have a spectrum inverse to that of natural pictures, else every channel is the
-patch's mean colour; queries and keys are √2 larger, so that attention picks about 5 of 256 tokens
-and the class token depends on the picture; the second layer of each MLP is √2 larger, so that a
-block adds about as much variance as its input had.
+patch's mean colour; queries and keys are √2 larger, so that attention picks few tokens, about 5
+of clip-mini's 256, and the class token depends on the picture; the second layer of each MLP is √2
+larger, so that a block adds about as much variance as its input had.
 """
 
 import scipy.fft
