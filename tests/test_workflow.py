@@ -123,6 +123,14 @@ def test_the_container_has_what_the_package_says_it_needs() -> None:
         assert (ROOT / name).is_file()
 
 
+def test_what_a_checkout_gathers_stays_out_of_the_image() -> None:
+    ignored, left_out = (
+        {line.strip("/").removeprefix("**/") for line in (ROOT / name).read_text().splitlines()}
+        for name in (".gitignore", ".dockerignore")
+    )
+    assert ignored <= left_out
+
+
 @pytest.fixture
 def page():
     """The script that runs pages."""
