@@ -20,9 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Numbers in one block's product. 2**19 float32 are 2 MB: it stays in cache, and one crowded cell
-# (all vertices start at the centre) costs no more memory than many small ones.
-BLOCK_NUMBERS = 2**19
+# Of one block's product: it stays in cache, and one crowded cell (all vertices start at the centre)
+# costs no more memory than many small ones.
+BLOCK_BYTES = 3 * 2**20
+# bfloat16's library compiles a product for each new shape, which takes as long as two of them, and
+# cells change at every step: larger pieces have a multiple of so many rows.
+LOW_ROWS = 32
 
 
 def _axis_taps(
@@ -59,24 +62,45 @@ def _tokens_of_cells(height: int, width: int) -> Int[Tensor, "cell 5"]:
 
 
 class _Block(NamedTuple):
-    """Pieces of cells, of about one size. A smaller piece is filled up: `vertex` is then the number
-    past the last, `held` the last.
-    """
+    """Pieces of cells, of about one size; rows that a smaller piece lacks are filled up."""
 
-    vertex: Int[Tensor, " row"]  # of all pieces, one after the other
-    held: Int[Tensor, " row"]
+    rows: slice  # among those of all blocks
+    size: int  # rows of each piece
     token: Int[Tensor, " near"]  # rows of the tokens, of all pieces
-    rows: int  # of each piece
 
 
-def _blocks(
-    cell: Int[Tensor, " vertex"], near: Int[Tensor, "cell near"], layers: int, channels: int
-) -> list[_Block]:
-    """All vertices, cell by cell; `near` are the rows of the tokens that a cell reads."""
+class _Order(NamedTuple):
+    """All vertices cell by cell, as rows of blocks."""
+
+    blocks: list[_Block]
+    vertex: Int[Tensor, " row"]  # of each row; where filled up, the number past the last
+    held: Int[Tensor, " row"]  # the same; where filled up, the last
+    row: Int[Tensor, " vertex"]  # of each vertex
+
+    def room(self, own: bool) -> list[slice]:
+        """Rows of an array for each block: its own, or of one that all share."""
+        return [b.rows if own else slice(b.rows.stop - b.rows.start) for b in self.blocks]
+
+    def most(self) -> int:
+        """Rows of the largest block."""
+        return max(block.rows.stop - block.rows.start for block in self.blocks)
+
+
+def _order(
+    cell: Int[Tensor, " vertex"],
+    near: Int[Tensor, "cell near"],
+    layers: int,
+    channels: int,
+    dtype: torch.dtype,
+) -> _Order:
+    """Of vertices in these cells; `near` are the rows of the tokens that a cell reads, `dtype` the
+    products'.
+    """
     counts = torch.bincount(cell, minlength=len(near)).tolist()
     ends = list(accumulate(counts))
     mixed = near.shape[1] * layers
-    most = max(64, BLOCK_NUMBERS // mixed)
+    numbers = BLOCK_BYTES // dtype.itemsize
+    most = max(64, numbers // mixed // LOW_ROWS * LOW_ROWS)
     pieces = [
         (min(most, end - first), first, of)
         for of, (count, end) in enumerate(zip(counts, ends, strict=True))
@@ -84,74 +108,61 @@ def _blocks(
     ]
     pieces.sort(reverse=True)  # those of like size side by side
     order = torch.argsort(cell)
-    blocks = []
+    blocks, vertices, done = [], [], 0
     while pieces:
         rows = pieces[0][0]
-        some = max(1, BLOCK_NUMBERS // (mixed * max(rows, channels)))
+        if dtype != torch.float32 and rows > 8 * LOW_ROWS:
+            rows = -(-rows // LOW_ROWS) * LOW_ROWS
+        some = max(1, numbers // (mixed * max(rows, channels)))
         size, first, of = torch.tensor(pieces[:some], device=cell.device).T
         del pieces[:some]
         row = torch.arange(rows, device=cell.device)
         place = (first[:, None] + row).clamp_(max=len(cell) - 1)
-        vertex = torch.where(row < size[:, None], order[place], len(cell)).flatten()
-        held = vertex.clamp(max=len(cell) - 1)
-        blocks.append(_Block(vertex, held, near[of].flatten(), rows))
-    return blocks
+        vertices.append(torch.where(row < size[:, None], order[place], len(cell)).flatten())
+        blocks.append(_Block(slice(done, done + len(size) * rows), rows, near[of].flatten()))
+        done += len(size) * rows
+    vertex = torch.cat(vertices)
+    row = torch.empty(len(cell) + 1, dtype=torch.long, device=cell.device)
+    row[vertex] = torch.arange(done, device=cell.device)
+    return _Order(blocks, vertex, vertex.clamp(max=len(cell) - 1), row[:-1])
 
 
-class _Near(NamedTuple):
-    """A block's arguments."""
-
-    vertex: Int[Tensor, " row"]
-    token: Int[Tensor, " near"]
-    taps: Float[Tensor, "row 5"]
-    layer: Float[Tensor, "row layer"]
-    weight: Float[Tensor, "piece vertex channel"]  # it and tokens in the products' precision
-    tokens: Float[Tensor, "piece image_mixed channel"]
-
-    def mixture(self) -> Float[Tensor, "row 1 mixed"]:
-        """The weight of each of the 5 L tokens that a vertex reads."""
-        return (self.taps.unsqueeze(2) * self.layer.unsqueeze(1)).flatten(1).unsqueeze(1)
-
-    def by_piece(
-        self, product: Float[Tensor, "row image mixed"]
-    ) -> Float[Tensor, "piece vertex image_mixed"]:
-        """Products of the weights and tokens above."""
-        return product.view(*self.weight.shape[:2], -1)
+def _by_piece(
+    array: Float[Tensor, "row image mixed"], block: _Block
+) -> Float[Tensor, "piece vertex image_mixed"]:
+    """A block's rows as factors of its products."""
+    return array.view(-1, block.size, array.shape[1] * array.shape[2])
 
 
-def _by_block(
-    blocks: list[_Block],
-    tokens: Float[Tensor, "image_token layer channel"],
-    taps: Float[Tensor, "vertex 5"],
-    layer: Float[Tensor, "vertex layer"],
-    weight: Float[Tensor, "vertex channel"],
-) -> Iterator[_Near]:
-    """Each block's arguments, gathered into room that all share: valid until the next."""
-    most = max(len(block.vertex) for block in blocks)
-    of_weight = weight.new_empty(most, weight.shape[1])
-    of_tokens = weight.new_empty(max(len(b.token) for b in blocks), *tokens.shape[1:])
-    for vertex, held, token, rows in blocks:
-        near = torch.index_select(tokens, 0, token, out=of_tokens[: len(token)])
-        yield _Near(
-            vertex,
-            token,
-            taps.index_select(0, held),
-            layer.index_select(0, held),
-            torch.index_select(weight, 0, held, out=of_weight[: len(held)]).unflatten(
-                0, (-1, rows)
-            ),
-            near.view(len(held) // rows, -1, weight.shape[1]),
-        )
+class _Gathered:
+    """What the products of a block are of, in room that all blocks share: valid until the next."""
 
+    def __init__(
+        self,
+        order: _Order,
+        tokens: Float[Tensor, "batch token layer channel"],
+        weight: Float[Tensor, "vertex channel"],
+    ):
+        self._held, self._tokens, self._of_vertices = order.held, tokens.flatten(0, 1), weight
+        near = max(len(block.token) for block in order.blocks)
+        self._near = tokens.new_empty(near, *tokens.shape[2:])
+        self._weight = weight.new_empty(order.most(), weight.shape[1])
 
-def _room(
-    blocks: list[_Block], images: int, mixed: int, dtype: torch.dtype, own: bool = False
-) -> list[Float[Tensor, "row image mixed"]]:
-    """Room for the products of each block: its own, or one that all share, valid until the next."""
-    rows = [len(block.held) for block in blocks]
-    shape = sum(rows) if own else max(rows), images, mixed
-    room = torch.empty(shape, dtype=dtype, device=blocks[0].held.device)
-    return [*room.split(rows)] if own else [room[:some] for some in rows]
+    def near(self, block: _Block) -> Float[Tensor, "piece image_mixed channel"]:
+        """The tokens that a piece's vertices read."""
+        room = self._near[: len(block.token)]
+        pieces = (block.rows.stop - block.rows.start) // block.size
+        taken = torch.index_select(self._tokens, 0, block.token, out=room)
+        return taken.view(pieces, -1, self._weight.shape[1])
+
+    def weight(
+        self, block: _Block, room: Float[Tensor, "row channel"] | None = None
+    ) -> Float[Tensor, "piece vertex channel"]:
+        """The read-out of a piece's vertices."""
+        held = self._held[block.rows]
+        room = self._weight[: len(held)] if room is None else room
+        taken = torch.index_select(self._of_vertices, 0, held, out=room)
+        return taken.unflatten(0, (-1, block.size))
 
 
 class _Reading(torch.autograd.Function):
@@ -172,54 +183,67 @@ class _Reading(torch.autograd.Function):
     ) -> Float[Tensor, "batch vertex"]:
         batch, n_tokens, layers, channels = tokens.shape
         first = torch.arange(batch, device=cell.device) * n_tokens
-        near = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * 5]
-        ctx.blocks = _blocks(cell, near, layers, channels)
-        products = _room(ctx.blocks, batch, 5 * layers, weight.dtype, own=keep)
-        ctx.save_for_backward(tokens, taps, layer, weight, *(products if keep else ()))
+        near_rows = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * 5]
+        order = _order(cell, near_rows, layers, channels, weight.dtype)
+        mixture = (
+            taps.index_select(0, order.held).unsqueeze(2)
+            * layer.index_select(0, order.held).unsqueeze(1)
+        ).view(-1, 1, 5 * layers)  # the weight of each of the 5 L tokens that a row reads
 
-        # The row past the last vertex takes what pieces are filled up with.
-        reading = taps.new_empty(len(weight) + 1, batch)
-        room = _room(ctx.blocks, batch, 5 * layers, taps.dtype)
-        near_all = _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight)
-        for here, product, mixed in zip(near_all, products, room, strict=True):
-            torch.bmm(here.weight, here.tokens.mT, out=here.by_piece(product))
-            torch.mul(product, here.mixture(), out=mixed)
-            reading.index_copy_(0, here.vertex, mixed.sum(2))
-        return reading[:-1].T.contiguous()
+        most = order.most()
+        products = weight.new_empty(len(order.held) if keep else most, batch, 5 * layers)
+        mixed = taps.new_empty(most, batch, 5 * layers)
+        reading = taps.new_empty(len(order.held), batch)
+        low = weight.dtype != taps.dtype  # products in lower precision than sums
+        gathered = _Gathered(order, tokens, weight)
+        for block, kept in zip(order.blocks, order.room(own=keep), strict=True):
+            rows, product = block.rows, products[kept]
+            near, read_out = gathered.near(block), gathered.weight(block)
+            torch.bmm(read_out, near.mT, out=_by_piece(product, block))
+            weighted = mixed[: len(product)].copy_(product) if low else product
+            torch.mul(weighted, mixture[rows], out=mixed[: len(product)])
+            torch.sum(mixed[: len(product)], 2, out=reading[rows])
+        ctx.order = order
+        ctx.save_for_backward(tokens, taps, layer, weight, mixture, products if keep else None)
+        return reading.index_select(0, order.row).T.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Float[Tensor, "batch vertex"]) -> tuple[Tensor | None, ...]:
-        tokens, taps, layer, weight, *products = ctx.saved_tensors
-        batch, _, layers, channels = tokens.shape
-        wants_tokens, *wants = ctx.needs_input_grad[:4]
+        tokens, taps, layer, weight, mixture, products = ctx.saved_tensors
+        wants_tokens, wants_taps, wants_layer, wants_weight = ctx.needs_input_grad[:4]
+        order, (batch, _, layers, channels) = ctx.order, tokens.shape
+        rows_of_all = len(order.held)
         d_tokens = torch.zeros_like(tokens) if wants_tokens else None
-        d_taps, d_layer, d_weight = (
-            one.new_empty(len(one) + 1, one.shape[1]) if wanted else None
-            for one, wanted in zip((taps, layer, weight), wants, strict=True)
-        )
-        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1))
-        room = _room(ctx.blocks, batch, 5 * layers, weight.dtype)
-        near_all = _by_block(ctx.blocks, tokens.flatten(0, 1), taps, layer, weight)
-        for here, product, mixed in zip_longest(near_all, products, room):
-            vertex, of_slope = here.vertex, slope.index_select(0, here.vertex)
-            if product is not None:
-                read = torch.bmm(of_slope.to(weight.dtype).unsqueeze(1), product)
-                read = read.view(-1, 5, layers).to(taps.dtype)
-                if d_taps is not None:
-                    d_taps.index_copy_(0, vertex, (read @ here.layer.unsqueeze(2)).squeeze(2))
-                if d_layer is not None:
-                    d_layer.index_copy_(0, vertex, (here.taps.unsqueeze(1) @ read).squeeze(1))
-            torch.mul(of_slope.unsqueeze(2), here.mixture(), out=mixed)
+        d_weight = weight.new_empty(rows_of_all if wants_weight else order.most(), channels)
+        read = None if products is None else weight.new_empty(rows_of_all, 1, 5 * layers)
+        mixed_all = weight.new_empty(order.most(), batch, 5 * layers)
+        # Rows that fill up take no slope.
+        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).index_select(0, order.vertex)
+        low = slope.to(weight.dtype).unsqueeze(1)
+        gathered = _Gathered(order, tokens, weight)
+        for block, here in zip(order.blocks, order.room(own=wants_weight), strict=True):
+            rows = block.rows
+            if read is not None:
+                torch.bmm(low[rows], products[rows], out=read[rows])
+            of_block = mixed_all[: rows.stop - rows.start]
+            torch.mul(slope[rows].unsqueeze(2), mixture[rows], out=of_block)
+            mixed = _by_piece(of_block, block)
+            read_out = gathered.weight(block, d_weight[here])
             if d_tokens is not None:
-                d_near = torch.bmm(here.by_piece(mixed).mT, here.weight)
-                d_near = d_near.view(-1, layers, channels)
-                d_tokens.flatten(0, 1).index_add_(0, here.token, d_near)
-            if d_weight is not None:
-                torch.bmm(here.by_piece(mixed), here.tokens, out=here.weight)
-                d_weight.index_copy_(0, vertex, here.weight.flatten(0, 1))
-        of_vertices = (None if d is None else d[:-1] for d in (d_taps, d_layer, d_weight))
-        return d_tokens, *of_vertices, None, None, None
+                d_near = torch.bmm(mixed.mT, read_out).view(-1, layers, channels)
+                d_tokens.flatten(0, 1).index_add_(0, block.token, d_near)
+            if wants_weight:
+                torch.bmm(mixed, gathered.near(block), out=read_out)
+        d_taps = d_layer = None
+        if read is not None:
+            read = read.index_select(0, order.row).view(-1, 5, layers).to(taps.dtype)
+            if wants_taps:
+                d_taps = (read @ layer.unsqueeze(2)).squeeze(2)
+            if wants_layer:
+                d_layer = (taps.unsqueeze(1) @ read).squeeze(1)
+        d_weight = d_weight.index_select(0, order.row) if wants_weight else None
+        return d_tokens, d_taps, d_layer, d_weight, None, None, None
 
 
 def _check(

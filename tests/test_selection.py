@@ -134,7 +134,7 @@ def test_all_vertices_in_one_cell_and_in_pieces(
 ) -> None:
     space = torch.tensor(place, dtype=torch.float64).repeat(300, 1)
     assert_same(arguments(space=space), padding)
-    monkeypatch.setattr(selection, "BLOCK_NUMBERS", 1)  # pieces of 64 vertices, the smallest
+    monkeypatch.setattr(selection, "BLOCK_BYTES", 1)  # pieces of 64 vertices, the smallest
     assert_same(arguments(space=space), padding)
 
 
