@@ -6,13 +6,13 @@ the same four tokens (one cell) read the same ones: sorted by cell, each cell is
 
     [vertices of the cell, D] x [D, B 5 L],
 
-weighted by the mixture and summed over 5 L. Cells of like size are taken together, small ones many
-at a time, in room that is used again. The backward pass needs the products, [N, B 5 L], once more:
-they are kept where it will come. Its speed: `python -m benchmarks.selection`.
+weighted by the mixture and summed over 5 L. Cells of like size are taken together, in blocks that
+stay in cache; what goes vertex by vertex is done for all at once. The backward pass needs the
+products, [N, B 5 L], once more: they are kept where it will come. Its speed:
+`python -m benchmarks.selection`.
 """
 
-from collections.abc import Iterator
-from itertools import accumulate, zip_longest
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -65,7 +65,8 @@ class _Block(NamedTuple):
     """Pieces of cells, of about one size; rows that a smaller piece lacks are filled up."""
 
     rows: slice  # among those of all blocks
-    size: int  # rows of each piece
+    count: int  # of these rows
+    size: int  # of each piece
     token: Int[Tensor, " near"]  # rows of the tokens, of all pieces
 
 
@@ -79,11 +80,11 @@ class _Order(NamedTuple):
 
     def room(self, own: bool) -> list[slice]:
         """Rows of an array for each block: its own, or of one that all share."""
-        return [b.rows if own else slice(b.rows.stop - b.rows.start) for b in self.blocks]
+        return [block.rows if own else slice(block.count) for block in self.blocks]
 
     def most(self) -> int:
         """Rows of the largest block."""
-        return max(block.rows.stop - block.rows.start for block in self.blocks)
+        return max(block.count for block in self.blocks)
 
 
 def _order(
@@ -94,7 +95,7 @@ def _order(
     dtype: torch.dtype,
 ) -> _Order:
     """Of vertices in these cells; `near` are the rows of the tokens that a cell reads, `dtype` the
-    products'.
+    precision of the products.
     """
     counts = torch.bincount(cell, minlength=len(near)).tolist()
     ends = list(accumulate(counts))
@@ -110,17 +111,18 @@ def _order(
     order = torch.argsort(cell)
     blocks, vertices, done = [], [], 0
     while pieces:
-        rows = pieces[0][0]
+        largest = rows = pieces[0][0]
         if dtype != torch.float32 and rows > 8 * LOW_ROWS:
             rows = -(-rows // LOW_ROWS) * LOW_ROWS
-        some = max(1, numbers // (mixed * max(rows, channels)))
-        size, first, of = torch.tensor(pieces[:some], device=cell.device).T
-        del pieces[:some]
-        row = torch.arange(rows, device=cell.device)
-        place = (first[:, None] + row).clamp_(max=len(cell) - 1)
-        vertices.append(torch.where(row < size[:, None], order[place], len(cell)).flatten())
-        blocks.append(_Block(slice(done, done + len(size) * rows), rows, near[of].flatten()))
-        done += len(size) * rows
+        room = max(1, numbers // (mixed * max(rows, channels)))
+        like = sum(size >= largest - max(16, largest // 4) for size, *_ in pieces[:room])
+        size, first, of = torch.tensor(pieces[:like], device=cell.device).T
+        del pieces[:like]
+        each = torch.arange(rows, device=cell.device)
+        place = (first[:, None] + each).clamp_(max=len(cell) - 1)
+        vertices.append(torch.where(each < size[:, None], order[place], len(cell)).flatten())
+        here = slice(done, done := done + like * rows)
+        blocks.append(_Block(here, like * rows, rows, near[of].flatten()))
     vertex = torch.cat(vertices)
     row = torch.empty(len(cell) + 1, dtype=torch.long, device=cell.device)
     row[vertex] = torch.arange(done, device=cell.device)
@@ -151,9 +153,8 @@ class _Gathered:
     def near(self, block: _Block) -> Float[Tensor, "piece image_mixed channel"]:
         """The tokens that a piece's vertices read."""
         room = self._near[: len(block.token)]
-        pieces = (block.rows.stop - block.rows.start) // block.size
         taken = torch.index_select(self._tokens, 0, block.token, out=room)
-        return taken.view(pieces, -1, self._weight.shape[1])
+        return taken.view(block.count // block.size, -1, taken.shape[2])
 
     def weight(
         self, block: _Block, room: Float[Tensor, "row channel"] | None = None
@@ -197,12 +198,11 @@ class _Reading(torch.autograd.Function):
         low = weight.dtype != taps.dtype  # products in lower precision than sums
         gathered = _Gathered(order, tokens, weight)
         for block, kept in zip(order.blocks, order.room(own=keep), strict=True):
-            rows, product = block.rows, products[kept]
+            rows, product, weighted = block.rows, products[kept], mixed[: block.count]
             near, read_out = gathered.near(block), gathered.weight(block)
             torch.bmm(read_out, near.mT, out=_by_piece(product, block))
-            weighted = mixed[: len(product)].copy_(product) if low else product
-            torch.mul(weighted, mixture[rows], out=mixed[: len(product)])
-            torch.sum(mixed[: len(product)], 2, out=reading[rows])
+            read = weighted.copy_(product) if low else product
+            torch.sum(torch.mul(read, mixture[rows], out=weighted), 2, out=reading[rows])
         ctx.order = order
         ctx.save_for_backward(tokens, taps, layer, weight, mixture, products if keep else None)
         return reading.index_select(0, order.row).T.contiguous()
@@ -213,12 +213,12 @@ class _Reading(torch.autograd.Function):
         tokens, taps, layer, weight, mixture, products = ctx.saved_tensors
         wants_tokens, wants_taps, wants_layer, wants_weight = ctx.needs_input_grad[:4]
         order, (batch, _, layers, channels) = ctx.order, tokens.shape
-        rows_of_all = len(order.held)
+        n_rows = len(order.held)
         d_tokens = torch.zeros_like(tokens) if wants_tokens else None
-        d_weight = weight.new_empty(rows_of_all if wants_weight else order.most(), channels)
-        read = None if products is None else weight.new_empty(rows_of_all, 1, 5 * layers)
+        d_weight = weight.new_empty(n_rows if wants_weight else order.most(), channels)
+        read = None if products is None else weight.new_empty(n_rows, 1, 5 * layers)
         mixed_all = weight.new_empty(order.most(), batch, 5 * layers)
-        # Rows that fill up take no slope.
+        # No slope where rows are filled up.
         slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).index_select(0, order.vertex)
         low = slope.to(weight.dtype).unsqueeze(1)
         gathered = _Gathered(order, tokens, weight)
@@ -226,7 +226,7 @@ class _Reading(torch.autograd.Function):
             rows = block.rows
             if read is not None:
                 torch.bmm(low[rows], products[rows], out=read[rows])
-            of_block = mixed_all[: rows.stop - rows.start]
+            of_block = mixed_all[: block.count]
             torch.mul(slope[rows].unsqueeze(2), mixture[rows], out=of_block)
             mixed = _by_piece(of_block, block)
             read_out = gathered.weight(block, d_weight[here])

@@ -5,11 +5,14 @@ arithmetic than the selection itself; what they are given never changes, so it i
 form with fewer columns.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.autograd.function import once_differentiable
 
+PIECE_BYTES = 2 * 2**20  # of one layer's values: a piece of the vertices stays in cache
 SAME = 8  # rounding errors: the largest of the factors of an encoding, whose entries are 1 or less
 
 
@@ -58,6 +61,71 @@ def factors(
     return (exact @ basis).to(encoded.dtype), basis.T.to(encoded.dtype).contiguous()
 
 
+class _Network(torch.autograd.Function):
+    """Two hidden layers and a linear one, of some vertices at a time; `keep`: for a backward pass.
+
+    Weights are [out, in]. The exact GELU, x Φ(x).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        left: Float[Tensor, "vertex rank"],
+        first: Float[Tensor, "hidden rank"],
+        first_bias: Float[Tensor, " hidden"],
+        second: Float[Tensor, "hidden hidden"],
+        second_bias: Float[Tensor, " hidden"],
+        last: Float[Tensor, "out hidden"],
+        keep: bool,
+    ) -> Float[Tensor, "vertex out"]:
+        pieces = _pieces(left, len(first))
+        held = len(left) if keep else pieces[0].stop
+        sums, values = (left.new_empty(2, held, len(first)) for _ in range(2))
+        out = left.new_empty(len(left), len(last))
+        for here in pieces:
+            x, room = left[here], here if keep else slice(here.stop - here.start)
+            layers = (first, first_bias), (second, second_bias)
+            for (weight, bias), total, value in zip(
+                layers, sums[:, room], values[:, room], strict=True
+            ):
+                torch.addmm(bias, x, weight.T, out=total)
+                x = torch.ops.aten.gelu.out(total, out=value)
+            torch.mm(x, last.T, out=out[here])
+        ctx.pieces = pieces
+        ctx.save_for_backward(left, first, second, last, *((sums, values) if keep else ()))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Float[Tensor, "vertex out"]) -> tuple[Tensor | None, ...]:
+        left, first, second, last, sums, values = ctx.saved_tensors
+        total = torch.promote_types(left.dtype, torch.float32)  # over pieces
+        d_first, d_second, d_last = (
+            w.new_zeros(w.shape, dtype=total) for w in (first, second, last)
+        )
+        d_biases = left.new_zeros(2, len(first), dtype=total)
+        rooms = left.new_empty(2, ctx.pieces[0].stop, len(first))
+        for here in ctx.pieces:
+            inner, outer = rooms[:, : here.stop - here.start]
+            d_last += slope[here].T @ values[1, here]
+            torch.mm(slope[here], last, out=outer)
+            torch.ops.aten.gelu_backward.grad_input(outer, sums[1, here], grad_input=outer)
+            d_second += outer.T @ values[0, here]
+            torch.mm(outer, second, out=inner)
+            torch.ops.aten.gelu_backward.grad_input(inner, sums[0, here], grad_input=inner)
+            d_first += inner.T @ left[here]
+            d_biases += torch.stack([inner.sum(0), outer.sum(0)])
+        each = (d_first, d_biases[0], d_second, d_biases[1], d_last)
+        return None, *(one.to(left.dtype) for one in each), None
+
+
+def _pieces(left: Float[Tensor, "vertex rank"], hidden: int) -> list[slice]:
+    """Of the vertices: as many as stay in a processor's cache; all of them on a GPU."""
+    n = len(left)
+    some = max(1, PIECE_BYTES // (hidden * left.element_size())) if left.device.type == "cpu" else n
+    return [slice(start, min(start + some, n)) for start in range(0, n, some)]
+
+
 class Selector(nn.Sequential):
     """A selector's network; its last layer starts at zero, so that all vertices start alike."""
 
@@ -71,11 +139,12 @@ class Selector(nn.Sequential):
         self, left: Float[Tensor, "vertex rank"], right: Float[Tensor, "rank feature"]
     ) -> Float[Tensor, "vertex out"]:
         """What each vertex is given, `left @ right`, through the network."""
-        first, *rest = self
-        x = linear(left, first.weight @ right.T, first.bias)
-        for module in rest:
-            x = module(x)
-        return x
+        first, _, second, _, last = self
+        given = (left, first.weight @ right.T, first.bias, second.weight, second.bias, last.weight)
+        kind = left.device.type
+        if torch.is_autocast_enabled(kind):
+            given = (t.to(torch.get_autocast_dtype(kind)) for t in given)
+        return _Network.apply(*given, torch.is_grad_enabled())
 
 
 class Free(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from analysis import selectors
 from analysis.features import Statistics
 from analysis.files import InputError
 from analysis.model import (
@@ -157,6 +158,25 @@ def test_a_choice_that_there_is_not_is_told() -> None:
         ModelConfig(padding="mirror")
     with pytest.raises(InputError, match="model: bottleneck='two'; expected shared or separate"):
         ModelConfig(bottleneck="two")
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40, 64])
+def test_a_selector_in_pieces_is_its_network_written_out(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selectors, "PIECE_BYTES", rows * 128 * 8)
+    torch.manual_seed(0)
+    network = selectors.Selector(12, 128, 3).double()
+    torch.nn.init.normal_(network[-1].weight)
+    left, right = (torch.randn(size, dtype=torch.float64) for size in ((40, 9), (9, 12)))
+    slope = torch.randn(40, 3, dtype=torch.float64)
+    each = []
+    for out in (network(left, right), mlp(network, left @ right)):
+        gradients = torch.autograd.grad(out, list(network.parameters()), slope)
+        each.append([out.detach(), *gradients])
+    torch.testing.assert_close(*each)
+    with torch.no_grad():
+        torch.testing.assert_close(network(left, right), each[0][0], rtol=0, atol=0)
 
 
 def test_selectors_given_are_those_used() -> None:
