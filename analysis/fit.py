@@ -49,6 +49,7 @@ CODE = (
     "model.py",
     "rivals.py",
     "selection.py",
+    "selectors.py",
     "soup.py",
     "trainer.py",
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -222,6 +223,20 @@ def test_the_key_changes_with_the_code(
     key = fit_key(toy, tokens, CONFIG, QUICK, split)
     monkeypatch.setattr(fit, "CODE", fit.CODE[1:])
     assert fit_key(toy, tokens, CONFIG, QUICK, split)["code"] != key["code"]
+
+
+def test_what_the_code_imports_is_in_the_key_too() -> None:
+    # Of these neither text decides a fit's numbers: settings and tokens have digests of their own.
+    beside = {"callbacks", "features", "files", "memory", "progress", "recipe"}
+    texts = [(Path(fit.__file__).parent / name).read_text() for name in fit.CODE]
+    imported = {
+        name
+        for text in texts
+        for each in re.findall(r"^from analysis(?:\.(\w+))? import (.+)$", text, re.M)
+        for name in ([each[0]] if each[0] else each[1].split(", "))
+    }
+    assert "selectors" in imported
+    assert {f"{name}.py" for name in imported - beside} <= set(fit.CODE)
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_bits(
