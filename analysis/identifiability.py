@@ -153,7 +153,9 @@ def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) 
 
 
 def said(found: pd.DataFrame) -> str:
-    """What differs from the default by more than seeds do, a line per quantity; and the best."""
+    """What differs from the default by more than seeds do, a line per quantity, and the best; then
+    what doesn't differ at all.
+    """
     lines = []
     for quantity, rows in found.groupby("quantity", sort=False):
         digits = 3 if quantity == SCORE else 2
@@ -173,4 +175,8 @@ def said(found: pd.DataFrame) -> str:
             f" {'; '.join(parts) or 'no recipe differs by more than seeds do'}."
             f" The highest mean is {best['mean']:.{digits}f}, {best['recipe']}."
         )
+    apart = (found.set_index("recipe")[["least", "most"]] != 0).any(axis=1).groupby(level=0).any()
+    same = [name for name in dict.fromkeys(found["recipe"]) if not apart[name] and name != DEFAULT]
+    if same:
+        lines.append(f"- Equal to the default in every quantity and seed: {', '.join(same)}.")
     return "\n".join(lines)

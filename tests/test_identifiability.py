@@ -107,6 +107,12 @@ def test_what_is_said_is_what_the_numbers_show() -> None:
     assert "alike (" not in said(found)
     same = found.assign(least=-1.0, most=1.0)
     assert said(same).count("no recipe differs by more than seeds do") == 2
+    alike = made_up()[lambda t: t["recipe"] != "better"].copy()
+    base = alike[alike["recipe"] == DEFAULT]
+    equal = pd.concat([base, base.assign(recipe="border"), alike[alike["recipe"] == "alike"]])
+    assert said(summary(equal)).endswith(
+        "\n- Equal to the default in every quantity and seed: border."
+    )
     text = finding("sim01", [0, 1, 2, 3], "small", found)
     assert "**Simulated data.**" in text and "Of 3 recipes" in text and "channels 32" in text
     layer = made_up().groupby("recipe")["layer"].mean()
