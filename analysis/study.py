@@ -33,69 +33,14 @@ from analysis.prepare import Prepared
 from analysis.progress import say
 from analysis.receipts import note, receipt
 from analysis.recipe import Recipe
+from analysis.recipes import MODELS, named_recipe, with_changes
 from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import Split, default_scheme, limit, split_pictures
 from analysis.subject import Space, Subject, over_repeats, shuffled
 
-# short: what a CPU core learns the small default subject by in a minute, of larger batches and
-# steps; brief: a third of that, for few vertices; check: a few, to see that all works first.
-FAST = Recipe(batch=32, learning_rate=3e-3, patience=8)
-RECIPES = {
-    "paper": Recipe(),
-    "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
-    "brief": dataclasses.replace(
-        FAST, batch=24, learning_rate=6e-3, steps_per_epoch=50, max_steps=200, decay_steps=100
-    ),
-    "short": dataclasses.replace(FAST, steps_per_epoch=100, max_steps=800, decay_steps=280),
-}
-# The model that they train, where it isn't the paper's: a narrow one learns as much in few steps.
-NARROW = {"standardise": True, "channels": 32, "hidden": 64}
-MODELS = {"brief": NARROW, "short": NARROW}
 PICTURES_AT_ONCE = 500  # hashed at a time
-
-
-def _recipe(name: str, seed: int) -> Recipe:
-    if name not in RECIPES:
-        raise InputError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}.")
-    return dataclasses.replace(RECIPES[name], seed=seed)
-
-
-def _parsed(field: dataclasses.Field, text: str) -> Any:
-    """What a field's value written as text stands for."""
-    kind = type(field.default)
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind is tuple:
-            return tuple(float(part) for part in text.split(","))
-        return kind(text)
-    except (ValueError, KeyError) as error:
-        expected = {bool: "true or false", tuple: "numbers with commas between", int: "a number"}
-        raise InputError(
-            f"{field.name}={text}: expected {expected.get(kind, 'a number')}, such as"
-            f" {field.default}."
-        ) from error
-
-
-def with_changes(
-    model: ModelConfig, recipe: Recipe, changes: Mapping[str, Any]
-) -> tuple[ModelConfig, Recipe]:
-    """Model and recipe with other values of some fields, by name; text is read as the field's type.
-
-    Raises:
-        InputError: for an unknown name, with the known ones, or a value that is not allowed.
-    """
-    both = {f.name: f for f in (*dataclasses.fields(ModelConfig), *dataclasses.fields(Recipe))}
-    if unknown := changes.keys() - both.keys():
-        raise InputError(f"{', '.join(sorted(unknown))}: expected one of {', '.join(both)}.")
-    read = {k: _parsed(both[k], v) if isinstance(v, str) else v for k, v in changes.items()}
-    of_model = {f.name for f in dataclasses.fields(ModelConfig)}
-    return (
-        dataclasses.replace(model, **{k: v for k, v in read.items() if k in of_model}),
-        dataclasses.replace(recipe, **{k: v for k, v in read.items() if k not in of_model}),
-    )
 
 
 def get_subject(
@@ -242,7 +187,7 @@ def get_tokens(
 
 @dataclass(frozen=True)
 class Wanted:
-    """A fit, by names; with the recipes brief and short, of a narrower model (`MODELS`).
+    """A fit, by names; with the recipes brief and short, of a narrower model (`recipes.MODELS`).
 
     `variant`: the model: of `model.VARIANTS` (Table 16's); of one layer, counted from 1: layer-3,
     class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
@@ -278,7 +223,7 @@ class Wanted:
         Raises:
             InputError: for an unknown name.
         """
-        steps, changes = _recipe(self.recipe, self.seed), self.changes or {}
+        steps, changes = named_recipe(self.recipe, self.seed), self.changes or {}
         if self.variant == "ridge":
             if changes:
                 raise InputError(f"{', '.join(changes)}: ridge has no such setting; leave it out.")

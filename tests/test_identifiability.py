@@ -12,7 +12,8 @@ import scipy.stats
 from analysis import figures, identifiability
 from analysis.files import InputError
 from analysis.identifiability import DEFAULT, SCORE, finding, said, shown, summary, sweep, variants
-from analysis.study import RECIPES, Wanted
+from analysis.recipes import RECIPES, with_changes
+from analysis.study import Wanted
 from analysis.sweep import SIZES
 
 FEW = {"channels": 8, "hidden": 16, "steps_per_epoch": 5, "max_steps": 10}
@@ -61,7 +62,6 @@ def test_tokens_come_as_they_are_but_where_a_row_says_so() -> None:
 
 def test_every_row_is_another_recipe_that_can_be_trained() -> None:
     from analysis.model import ModelConfig
-    from analysis.study import with_changes
 
     for recipe in RECIPES.values():
         each = [with_changes(ModelConfig(), recipe, c) for c in variants(recipe).values()]
