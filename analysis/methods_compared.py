@@ -231,7 +231,7 @@ def decays(fits: Compared) -> pd.DataFrame:
             row |= {name: paired[name] for name in ("difference of R²", "p")}
             row |= {"least": paired["low"], "most": paired["high"], "confidence": confidence}
             row["map"] = metrics.rank_correlation(usual, depth)
-            row["truth"] = _found(fit) if known else np.nan
+            row["truth"] = layer_found(fit) if known else np.nan
             rows.append(row | {"paper": float(TABLE_15.loc[network, steps])})
     return pd.DataFrame(rows)
 
@@ -303,7 +303,7 @@ def truth_table(fits: Compared) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _found(fit: Fit) -> float:
+def layer_found(fit: Fit) -> float:
     """Rank correlation over vertices of the expected layer with the true one."""
     return metrics.rank_correlation(truth_pairs(fit)[0][1], _choice(fit)[0])
 
@@ -315,101 +315,3 @@ def seeds_table(fits: Compared) -> pd.DataFrame:
     scores = {str(seed): fit.score("test").value for seed, fit in fits.seeds.items()}
     table["difference of R²"] = table["and"].map(scores) - table["run"].map(scores)
     return table.rename(columns={"run": "seed", "and": "and seed"})
-
-
-# in words
-
-
-def finding(fits: Compared, table: pd.DataFrame, grid: Grid, by_decay: pd.DataFrame) -> str:
-    """The page's finding, in a box; every number from the tables."""
-    score, rows = fits.ours.score("test"), table[table["ROI"] == "all"]
-    sure = rows["q"] < Q
-    worse = rows.loc[sure & (rows["difference of R²"] < 0), "method"].tolist()
-    better = rows.loc[sure & (rows["difference of R²"] > 0), "method"].tolist()
-    printed = table[table["beside the paper"] != "not printed"]
-    counts = printed["beside the paper"].value_counts()
-    each = "; ".join(f"{n} {verdict}" for verdict, n in counts.items())
-    whole = next(iter(grid.scores))
-    shares = by_decay.pivot(index="network", columns="steps", values="R²").idxmax(axis=1)
-    best = ", ".join(f"{steps:,} for {network}" for network, steps in shares.items())
-    return (
-        ":::{admonition} Key finding\n:class: tip\n"
-        f"FactorTopy predicts single trials with R² = **{score.value:.3f}** [{score.low:.3f},"
-        f" {score.high:.3f}]: surely better than {_listed(worse)}; surely worse than"
-        f" {_listed(better)} (q < {Q:g}, all vertices). Of {len(printed)} differences to FactorTopy"
-        f" that Table 16 prints: {each}. Of {len(grid.rois) - 1} areas the layer of the largest"
-        f" weight is among the best alone in **{grid.inside('weight', whole)}**. The decay of the"
-        f" highest R², in the paper's steps: {best}.\n:::"
-    )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def rivals_text(table: pd.DataFrame) -> str:
-    """What agrees with Table 16 and what doesn't, by name and region."""
-    lines = []
-    for verdict, rows in table.groupby("beside the paper", sort=False):
-        if verdict == "not printed":
-            continue
-        named = rows.groupby("method", sort=False)["ROI"].agg(", ".join)
-        each = "; ".join(f"{method} ({rois})" for method, rois in named.items())
-        lines.append(f"- **{verdict[0].upper()}{verdict[1:]}**: {each}.")
-    return (
-        f"Which differences to FactorTopy have the sign that Table 16 prints, at q < {Q:g}; one"
-        f" within the ± of the table counts as none:\n\n{chr(10).join(lines)}"
-    )
-
-
-def costs_text(table: pd.DataFrame) -> str:
-    """What is counted, and how far that is from what the paper printed."""
-    row = table.set_index("Method").loc[NAMES[OURS]]
-    gnet = table.set_index("Method").loc[NAMES["gnet"]]
-    at, printed = "at the paper's size, ×", "Table 16: MACs, ×"
-    return (
-        f"**This differs from the paper.** By our count FactorTopy does {row['MACs here, ×']:.1f}"
-        f" times classToken's multiply-accumulates here and {row[at]:.1f} times at the paper's"
-        f" size, where Table 16 has {row[printed]:g}; GNetViT {gnet['MACs here, ×']:.1f} and"
-        f" {gnet[at]:.1f}, where it has {gnet[printed]:g}. We count every product of matrices"
-        " of a forward pass behind the frozen network: classToken takes one token of each layer"
-        " through the bottleneck, FactorTopy all 65, and reads four of them and the global one at"
-        " each layer for each vertex. What Table 16 counted it doesn't say; a count that leaves"
-        " out the reading of tokens at places, which no layer of a network does, comes out lower."
-        " Nor does it say whether its time includes running the frozen network, which would bring"
-        f" all rows closer. A training step takes {row['Time here, ×']:.1f} times classToken's"
-        f" here, where it has {row['Table 16: time, ×']:g}."
-    )
-
-
-def truth_text(fits: Compared, table: pd.DataFrame) -> str:
-    """Who finds the layer that a vertex reads in truth."""
-    if not len(table):
-        return (
-            f"What the vertices of `{fits.ours.subject.name}` read of"
-            f" `{fits.ours.record['backbone']}` is not known."
-        )
-    best = table.loc[table["layer"].idxmax()]
-    others = [_found(fit) for fit in list(fits.seeds.values())[1:]]
-    ours = table.set_index("Method").loc[NAMES[OURS]]
-    return (
-        "The responses were made from this network: rank correlations over vertices of what each"
-        " method says with what is true. The layer is the expected one of the selector, or that"
-        f" which is best alone on validation pictures. It is found best by {best['Method']}"
-        f" ({best['layer']:.2f}; FactorTopy {ours['layer']:.2f}, and with other seeds"
-        f" {_listed([f'{found:.2f}' for found in others])}). A method without a number doesn't"
-        " choose."
-    )
-
-
-def seeds_text(fits: Compared) -> str:
-    """How far seeds agree, and on what of it the comparison of methods depends."""
-    table = seeds_table(fits)
-    rank, away = table["rank correlation by weight"], table["difference of R²"].abs()
-    truth = ", ".join(f"{_found(fit):.2f}" for fit in fits.seeds.values())
-    known = f" Rank correlations of layers with the truth, by seed: {truth}."
-    return (
-        f"Over {len(fits.seeds)} seeds the maps' rank correlations are {rank.min():.2f} to"
-        f" {rank.max():.2f} by weight, and R² differs by up to {away.max():.3f}."
-        f"{known if fits.truth_known else ''} A method's lead smaller than that is no finding."
-    )

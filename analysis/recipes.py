@@ -1,6 +1,8 @@
 """Recipes by name, the models that they train, and changes of single settings.
 
     model, recipe = with_changes(ModelConfig(), named_recipe("brief", seed=0), {"channels": 64})
+
+A recipe's own settings and their checks: `analysis.recipe`.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import figures, methods_compared, metrics, sweep
+from analysis import figures, methods_compared, methods_report, metrics, sweep
 from analysis.attribution import layer_maps
 from analysis.comparison import compare, false_discovery
 from analysis.files import InputError
@@ -146,12 +146,12 @@ def test_truth_is_that_of_the_methods_that_choose(fits: Compared) -> None:
     assert table.loc["ridge, best layer", "layer"] == pytest.approx(
         metrics.rank_correlation(true, ridge.layer.astype(float))
     )
-    text = methods_compared.truth_text(fits, methods_compared.truth_table(fits))
+    text = methods_report.truth_text(fits, methods_compared.truth_table(fits))
     assert f"({table['layer'].max():.2f}; FactorTopy" in text
     other = metrics.rank_correlation(true, choices(fits.seeds[1])["depth"])
     assert f"with other seeds {other:.2f})" in text
     assert f"by seed: {table.loc['FactorTopy', 'layer']:.2f}, {other:.2f}." in (
-        methods_compared.seeds_text(fits)
+        methods_report.seeds_text(fits)
     )
 
 
@@ -165,13 +165,13 @@ def test_costs_are_multiples_of_class_tokens(fits: Compared) -> None:
 def test_words_are_made_of_the_tables(fits: Compared) -> None:
     table = methods_compared.differences(fits)
     grid = methods_compared.grid_of(fits)
-    text = methods_compared.finding(fits, table, grid, methods_compared.decays(fits))
+    text = methods_report.finding(fits, table, grid, methods_compared.decays(fits))
     assert f"R² = **{fits.ours.score('test').value:.3f}**" in text
     made_up = table.assign(**{"q": 0.9})
-    assert "surely better than none; surely worse than none" in methods_compared.finding(
+    assert "surely better than none; surely worse than none" in methods_report.finding(
         fits, made_up, grid, methods_compared.decays(fits)
     )
-    text = methods_compared.rivals_text(table)
+    text = methods_report.rivals_text(table)
     assert all(verdict.capitalize() in text for verdict in set(table["beside the paper"]) - {
         "not printed"})  # fmt: skip
     assert figures.difference_rows(table).axes[0].get_title() == "all"
@@ -192,4 +192,4 @@ def test_another_networks_truth_is_not_claimed(fits: Compared) -> None:
     )  # fmt: skip
     table = methods_compared.truth_table(other)
     assert isinstance(table, pd.DataFrame) and table.empty
-    assert "`mae-mini` is not known" in methods_compared.truth_text(other, table)
+    assert "`mae-mini` is not known" in methods_report.truth_text(other, table)
