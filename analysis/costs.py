@@ -3,8 +3,8 @@
     costs(widths=[768] * 12, n_vertices=37_984)
 
 Counted by torch's FlopCounterMode, which sees every product of matrices: two operations are one
-multiply-accumulate. So the count is of what is done, with the padding of cells of vertices: 2 % at
-the paper's size, more than the rest at a few hundred vertices. What goes element by element, such
+multiply-accumulate. So the count is of what is done, with the padding of cells of vertices: 1 % at
+the paper's size, 9 % at a few hundred vertices. What goes element by element, such
 as a mixture's weights, is about 1 / D of it. Table 16 gives time and multiply-accumulates as
 multiples of classToken's, and doesn't say what its tool counted; here reading the tokens around a
 place counts as what it is.

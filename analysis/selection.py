@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 # costs no more memory than many small ones.
 BLOCK_BYTES = 3 * 2**20
 # bfloat16's library compiles a product for each new shape, which takes as long as two of them, and
-# cells change at every step: larger pieces have a multiple of so many rows.
+# cells change at every step: but in float32, larger pieces have a multiple of so many rows.
 LOW_ROWS = 32
 
 

@@ -2,7 +2,7 @@
 
 Appendix E.2 and the released code. The networks run on all vertices in every step of training, more
 arithmetic than the selection itself; what they are given never changes, so it is put once into a
-form with fewer columns.
+form with fewer columns, and they go through it by pieces that stay in cache.
 """
 
 from typing import Any

@@ -10,7 +10,7 @@ others wait.
 per_layer    networks and bottleneck as `nn.Linear`s, one `grid_sample` per layer
 kept         the same where freed memory is kept (`analysis.memory`), as for ours
 ours         `FactorTopy` as `analysis.trainer` trains it
-bfloat16     the same with the recipe's `precision="bfloat16"`: products of matrices alone
+bfloat16     the same with the recipe's `precision="bfloat16"`
 
 The trainer's overhead is what it does between one step and the next (Lightning, reading a batch
 from a token cache, progress), as a share of the whole; validation is not counted. A value is the
