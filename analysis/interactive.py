@@ -1,6 +1,6 @@
 """The cortex to turn in a browser: one file with everything in it, that asks for nothing outside.
 
-    whole_page([get_fit("sim01", "clip-mini", recipe="short")]).write("cortex.html")
+    whole_page([get_fit("sim01", "clip-mini")]).write("cortex.html")
 
 A reader chooses a network and a map, turns the cortex, and takes a vertex to see what it chose. The
 templates are in `templates/`; numbers travel as arrays in base64.
