@@ -1,9 +1,12 @@
 """Counts against formulas written out by hand, and the table that they go into."""
 
+import dataclasses
+
 import pytest
 
 from analysis.costs import (
     BASE,
+    PAPERS,
     PUBLISHED,
     _model,
     costs,
@@ -12,11 +15,12 @@ from analysis.costs import (
 )
 from analysis.model import VARIANTS, ModelConfig
 
-B, D, H = 8, 128, 128
+B = 8
 
 
 def by_hand(config: ModelConfig, widths: list[int], n: int) -> int:
     """Products of one forward pass of a batch."""
+    D, H = config.channels, config.hidden
     channels, layers, places = sum(widths), len(widths), config.grid**2
     if config.model == "class-token":
         return B * channels * D + B * D * n
@@ -53,7 +57,7 @@ def test_counts_are_those_of_the_formulas(name: str) -> None:
 @pytest.mark.parametrize("name", ["class-token", "patch-token", "gnet"])
 def test_rivals_are_counted_at_the_papers_size_without_the_work(name: str) -> None:
     widths, n = [768] * 12, 37_984
-    assert multiply_accumulates(VARIANTS[name], widths, n, B) == by_hand(VARIANTS[name], widths, n)
+    assert multiply_accumulates(PAPERS[name], widths, n, B) == by_hand(PAPERS[name], widths, n)
 
 
 @pytest.mark.parametrize("name", ["class-token", "gnet"])
@@ -73,4 +77,15 @@ def test_the_table_stands_beside_table_16() -> None:
     assert table.loc[BASE, "× MACs"] == table.loc[BASE, "× step"] == 1
     assert table.loc["gnet", "Table 16: × MACs"] == 17
     assert table.loc["factortopy", "× MACs"] > 1
-    assert PUBLISHED.keys() == VARIANTS.keys()
+    assert VARIANTS.keys() - PUBLISHED.keys() == {"paper", "no-size"}
+
+
+def test_the_papers_models_have_its_width_and_no_receptive_fields() -> None:
+    assert PAPERS.keys() == PUBLISHED.keys()
+    assert PAPERS["factortopy"] == VARIANTS["paper"]
+    without_topology = dataclasses.replace(VARIANTS["paper"], topology=False)
+    assert PAPERS["without-topology"] == without_topology
+    rest = [config for name, config in PAPERS.items() if name != "factortopy"]
+    assert {(c.channels, c.hidden, c.standardise, c.select_size) for c in rest} == {
+        (128, 128, False, False)
+    }

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -60,11 +61,24 @@ def mlp(network: torch.nn.Sequential, x: Tensor) -> Tensor:
     return hidden @ last.weight.T
 
 
+def blurred(maps: Tensor) -> Tensor:
+    """By scipy, a Gaussian of 1.5 tokens whose weights within the map sum to 1."""
+    options = {"sigma": 1.5, "axes": (2, 3), "mode": "constant", "radius": 8}
+    inside = scipy.ndimage.gaussian_filter(np.ones(maps.shape), **options)
+    return torch.from_numpy(scipy.ndimage.gaussian_filter(maps.numpy(), **options) / inside)
+
+
 def listing_1(
     model: FactorTopy, local: Tensor, global_: Tensor, separate: bool, padding: str
 ) -> Float[Tensor, "batch vertex"]:
-    """Listing 1 line by line; tokens as they come, the layers' channels side by side."""
+    """Listing 1 line by line; tokens as they come, the layers' channels side by side.
+
+    A model whose vertices choose the size of their receptive field reads two maps at a place.
+    """
     pe = model.left @ model.right  # the encoding: a test below
+    size = torch.zeros(len(pe), 1, dtype=pe.dtype)
+    if model.config.select_size:
+        size = 1 / (1 + (-mlp(model.size, pe)).exp())
     space, layer, scale = (mlp(m, pe) for m in (model.space, model.layer, model.scale))
     space = (space.exp() - (-space).exp()) / (space.exp() + (-space).exp())
     layer = layer.exp() / layer.exp().sum(1, keepdim=True)
@@ -73,12 +87,18 @@ def listing_1(
     for i, width in enumerate(WIDTHS):
         some = slice(start, start := start + width)
         squeeze = model.bottleneck.weights[i]
-        maps = torch.einsum("bchw,dc->bdhw", local[:, some], squeeze)
         at = space.view(1, -1, 1, 2).expand(len(local), -1, -1, -1)
-        sampled = torch.nn.functional.grid_sample(
-            maps, at, mode="bilinear", padding_mode=padding, align_corners=False
-        )  # [B, D, N, 1]
-        v_local.append(sampled[..., 0].transpose(1, 2))
+        narrow, wide = (
+            torch.nn.functional.grid_sample(
+                torch.einsum("bchw,dc->bdhw", maps, squeeze),
+                at,
+                mode="bilinear",
+                padding_mode=padding,
+                align_corners=False,
+            )[..., 0].transpose(1, 2)  # [B, N, D]
+            for maps in (local[:, some], blurred(local[:, some]))
+        )
+        v_local.append((1 - size) * narrow + size * wide)
         if separate:
             squeeze = model.bottleneck_global.weights[i]
         v_global.append((global_[:, some] @ squeeze.T).unsqueeze(1).expand(-1, len(space), -1))
@@ -89,10 +109,11 @@ def listing_1(
     return (v * model.weight).mean(-1) + model.bias
 
 
+@pytest.mark.parametrize("sized", [False, True])
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 @pytest.mark.parametrize("bottleneck", ["shared", "separate"])
-def test_forward_is_listing_1(bottleneck: str, padding: str) -> None:
-    model = toy(bottleneck=bottleneck, padding=padding).double()
+def test_forward_is_listing_1(bottleneck: str, padding: str, sized: bool) -> None:
+    model = toy(bottleneck=bottleneck, padding=padding, select_size=sized).double()
     local, global_ = tokens()
     expected = listing_1(model, local, global_, bottleneck == "separate", padding)
     torch.testing.assert_close(model(local, global_), expected, rtol=1e-10, atol=1e-12)
@@ -114,7 +135,7 @@ def test_standardised_tokens_are_listing_1_on_standardised_tokens(
     bottleneck: str, padding: str
 ) -> None:
     model = toy(bottleneck=bottleneck, padding=padding, standardise=True).double()
-    plain = toy(bottleneck=bottleneck, padding=padding).double()
+    plain = toy(bottleneck=bottleneck, padding=padding, standardise=False).double()
     local, global_ = tokens(batch=5)
     local, global_ = 3 * local + 2, 0.5 * global_ - 1
     seen = statistics(local, global_)
@@ -131,18 +152,18 @@ def test_standardised_tokens_are_listing_1_on_standardised_tokens(
 
 def test_a_saved_model_standardises_by_its_own_statistics() -> None:
     local, global_ = tokens(batch=5)
-    model, other = toy(standardise=True), toy(standardise=True)
+    model, other = toy(), toy()
     model.standard.measured(statistics(10 * local + 1, global_))
     other.load_state_dict(model.state_dict())
     some = (local.float(), global_.float())
     torch.testing.assert_close(other(*some), model(*some), rtol=0, atol=0)
-    assert not torch.allclose(toy(standardise=True)(*some), model(*some))
+    assert not torch.allclose(toy()(*some), model(*some))
 
 
 def test_a_channel_that_does_not_vary_is_left_out() -> None:
     local, global_ = tokens(batch=5)
     local[:, 2] = 7.0
-    model = toy(standardise=True).double()
+    model = toy().double()
     model.standard.measured(statistics(local, global_))
     assert model.standard.local.per_sd[2] == 0
     other = local.clone()
@@ -157,6 +178,8 @@ def test_a_choice_that_there_is_not_is_told() -> None:
         ModelConfig(padding="mirror")
     with pytest.raises(InputError, match="model: bottleneck='two'; expected shared or separate"):
         ModelConfig(bottleneck="two")
+    with pytest.raises(InputError, match="model: readout_start='ones'; expected linear or randn"):
+        ModelConfig(readout_start="ones")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 40, 64])
@@ -219,17 +242,23 @@ def test_an_encoding_is_the_product_of_its_factors_with_fewer_columns() -> None:
 
 
 def test_parameters_are_counted_as_by_hand_at_the_papers_size() -> None:
-    config = ModelConfig(bottleneck="separate")
+    config = dataclasses.replace(VARIANTS["paper"], bottleneck="separate")
     model = FactorTopy(config, [768] * 12, places(37_984))
 
-    def count(name: str) -> int:
-        return sum(p.numel() for n, p in model.named_parameters() if n.split(".")[0] in name)
+    def count(names: str) -> int:
+        parts = ((n.split(".")[0], p.numel()) for n, p in model.named_parameters())
+        return sum(size for name, size in parts if name in names.split())
 
     assert count("bottleneck bottleneck_global") == 2 * 12 * 768 * 128 == 2_359_296
     selector = (192 + 1) * 128 + (128 + 1) * 128
     assert count("space layer scale") == 3 * selector + 128 * (2 + 12 + 1) == 125_568
     assert count("weight bias") == 37_984 * (128 + 1) == 4_899_936
     assert sum(p.numel() for p in model.parameters()) == 7_384_800
+    model = FactorTopy(ModelConfig(), [768] * 12, places(37_984))
+    assert count("bottleneck") == 12 * 768 * 32
+    selector = (192 + 1) * 64 + (64 + 1) * 64
+    assert count("space layer scale size") == 4 * selector + 64 * (2 + 12 + 1 + 1)
+    assert count("weight bias") == 37_984 * (32 + 1)
 
 
 def test_vertices_start_at_the_centre_undecided() -> None:
@@ -237,6 +266,7 @@ def test_vertices_start_at_the_centre_undecided() -> None:
     assert torch.equal(chosen.space, torch.zeros(30, 2))
     torch.testing.assert_close(chosen.layer, torch.full((30, 3), 1 / 3))
     assert torch.equal(chosen.scale, torch.full((30, 1), 0.5))
+    assert torch.equal(chosen.size, torch.full((30, 1), 0.5))
     assert entropy(chosen.layer).tolist() == pytest.approx([1] * 30)
 
 
@@ -248,7 +278,7 @@ def test_a_subset_of_vertices_chooses_as_among_the_whole() -> None:
     own = part.left @ part.right
     part.load_state_dict({**state, **some})
     assert not torch.allclose(part.left @ part.right, own)  # its own bounds are narrower
-    for ours, theirs in zip(part.selectors()[:3], whole.selectors()[:3], strict=True):
+    for ours, theirs in zip(part.selectors()[:4], whole.selectors()[:4], strict=True):
         torch.testing.assert_close(ours, theirs[rows], rtol=1e-5, atol=1e-6)
 
 
@@ -318,13 +348,14 @@ def by_definition(model: FactorTopy, local: Tensor, global_: Tensor) -> Tensor:
         for i, width in enumerate(WIDTHS):
             some = slice(start, start := start + width)
             squeeze = model.bottleneck.weights[i]
-            maps = torch.einsum("bchw,dc->bdhw", local[:, some], squeeze)
+            near = local[:, some].mean((2, 3)) @ squeeze.T
             if model.config.select_space:
+                field = chosen.size[n] if model.config.select_size else 0.0
+                read = (1 - field) * local[:, some] + field * blurred(local[:, some])
+                maps = torch.einsum("bchw,dc->bdhw", read, squeeze)
                 at = points[n].view(1, -1, 1, 2).expand(len(local), -1, -1, -1)
                 near = torch.nn.functional.grid_sample(maps, at, align_corners=False)
                 near = near[..., 0].mean(-1)
-            else:
-                near = maps.mean((2, 3))
             far = global_[:, some] @ squeeze.T
             share = chosen.scale[n] if model.config.select_scale else 0.5
             weight = chosen.layer[n, i] if model.config.select_layer else 1 / len(WIDTHS)
@@ -353,7 +384,7 @@ def test_each_variant_is_its_definition(name: str) -> None:
 
 
 def test_a_variant_has_no_parameters_of_what_it_cannot_choose() -> None:
-    for name in ("layer", "space", "scale"):
+    for name in ("layer", "space", "scale", "size"):
         model = toy(12, **{f"select_{name}": False})
         assert not any(key.split(".")[0] == name for key, _ in model.named_parameters())
         local, global_ = tokens()
