@@ -2,7 +2,7 @@
 
     maps = layer_maps(fit)
     maps.depth("weight"), maps.depth("contribution"), maps.confidence("weight")
-    stability_over_runs([layer_maps(fit) for fit in fits])
+    agreement_table([layer_maps(fit) for fit in fits], ["seed 0", "seed 1"])
 
 The model is linear in the layers, y_i = Σ_l a_il c_il + b_i, where c_il is the response of vertex i
 if it read layer l alone. Tokens of later layers are larger, so a weight a_il is not yet a share of
@@ -66,41 +66,32 @@ def layer_responses(
 
 def shares(
     responses: Float[np.ndarray, "layer picture vertex"],
-    draws: Float[np.ndarray, "draw picture"],
-) -> Float[np.ndarray, "draw vertex layer"]:
-    """cov(a_il c_il, y_i) / var(y_i) over pictures drawn so many times; NaN where y never varies.
+) -> Float[np.ndarray, "vertex layer"]:
+    """cov(a_il c_il, y_i) / var(y_i) over pictures; NaN where y never varies.
 
     A layer's share is negative where it works against the others.
     """
-    centred = (responses - responses.mean(1, keepdims=True)).astype(np.float64)
+    centred = responses.astype(np.float64)
+    centred -= responses[:, :1]  # exactly 0 where constant, before a mean is rounded
+    centred -= centred.mean(1, keepdims=True)
     total = centred.sum(0)  # [picture, vertex]
-    n = draws.sum(1)[:, None]
-    mean = draws @ total / n
-    variance = draws @ np.square(total) / n - np.square(mean)
-    by = np.where(variance > 1e-12 * np.square(total).mean(0), variance, np.nan)
-    each = [(draws @ (c * total) / n - (draws @ c / n) * mean) / by for c in centred]
-    return np.stack(each, -1)
+    variance = np.square(total).sum(0)
+    by = np.where(variance > 0, variance, np.nan)
+    return np.einsum("lpv,pv->vl", centred, total) / by[:, None]
 
 
 def contributions(
     model: FactorTopy,
     tokens: Tokens,
     pictures: Int[np.ndarray, " picture"],
-    samples: int = 0,
-    seed: int = 0,
-) -> Iterator[tuple[slice, Float[np.ndarray, "draw vertex layer"]]]:
-    """Shares of the layers for some vertices at a time: of the pictures, then of drawn sets.
+) -> Iterator[tuple[slice, Float[np.ndarray, "vertex layer"]]]:
+    """Shares of the layers over the pictures, for some vertices at a time.
 
     So many vertices come at once as `NUMBERS` allows, and the network's tokens are read again for
     each: at 24 layers and 37,984 vertices nothing of their product with pictures is held.
     """
     n_pictures, n_vertices = len(pictures), len(model.bias)
-    drawn = np.random.default_rng(seed).multinomial(
-        n_pictures, np.full(n_pictures, 1 / n_pictures), size=samples
-    )
-    draws = np.concatenate([np.ones((1, n_pictures)), drawn])
-    numbers = len(model.bottleneck.widths) * max(n_pictures, 2 * len(draws))  # shares are float64
-    at_once = max(1, NUMBERS // numbers)
+    at_once = max(1, NUMBERS // (len(model.bottleneck.widths) * n_pictures))
     device = model.weight.device
     with torch.inference_mode():
         chosen = model.selectors()
@@ -111,7 +102,7 @@ def contributions(
                 local, global_ = tokens[pictures[first : first + PICTURES_AT_ONCE]]
                 read = layer_responses(model, local.to(device), global_.to(device), chosen, some)
                 parts.append(read.cpu().numpy())
-            yield some, shares(np.concatenate(parts, 1), draws)
+            yield some, shares(np.concatenate(parts, 1))
 
 
 def depth(weights: Float[np.ndarray, "... layer"]) -> Float[np.ndarray, "..."]:
@@ -120,20 +111,12 @@ def depth(weights: Float[np.ndarray, "... layer"]) -> Float[np.ndarray, "..."]:
     return positive @ np.linspace(0, 1, weights.shape[-1]) / positive.sum(-1)
 
 
-def _modal_share(argmax: Int[np.ndarray, "run vertex"]) -> Float[np.ndarray, " vertex"]:
-    """The share of runs that agree on the layer that most of them choose."""
-    counts = [(argmax == layer).sum(0) for layer in range(int(argmax.max()) + 1)]
-    return np.max(counts, axis=0) / len(argmax)
-
-
 @dataclass(frozen=True)
 class LayerMaps:
     """What the vertices of one fit read, by layer."""
 
     weights: Float[np.ndarray, "vertex layer"]  # of the selector; sum to 1
     shares: Float[np.ndarray, "vertex layer"]  # of the predicted variance; sum to 1, may be below 0
-    depth_sd: Float[np.ndarray, " vertex"]  # of the contribution's depth over drawn pictures
-    agreement: Float[np.ndarray, " vertex"]  # share of drawn sets with the commonest largest layer
     part: str  # of the split, over whose pictures the shares are
     n_pictures: int
 
@@ -159,68 +142,19 @@ class LayerMaps:
         share = torch.from_numpy(positive / positive.sum(1, keepdims=True))
         return 1 - model.entropy(share).numpy()
 
-    def table(self) -> pd.DataFrame:
-        """A row per vertex: layer (from 1), depth, confidence by either attribution; stability."""
-        columns = {}
-        for by in ATTRIBUTIONS:
-            columns[f"layer by {by}"] = self.argmax(by) + 1
-            columns[f"depth by {by}"] = self.depth(by)
-            columns[f"confidence by {by}"] = self.confidence(by)
-        columns["sd of depth over pictures"] = self.depth_sd
-        columns["agreement over pictures"] = self.agreement
-        return pd.DataFrame(columns)
 
-
-def layer_maps(fit: Fit, part: PartName = "test", samples: int = 100, seed: int = 0) -> LayerMaps:
-    """Selector weights and contributions of a fit, the latter also on drawn sets of pictures.
-
-    The weights were learnt and don't depend on the pictures of a part: how stable they are only
-    other seeds can say. The contributions do.
+def layer_maps(fit: Fit, part: PartName = "test") -> LayerMaps:
+    """Selector weights of a fit, and its layers' contributions to what it predicts of a part.
 
     Raises:
         InputError: for a rival, which selects nothing.
     """
     weights = fit.selectors().layer.cpu().numpy().astype(np.float64)
     pictures = getattr(fit.split, part)
-    share, sd, agreement = np.empty_like(weights), *np.full((2, len(weights)), np.nan)
-    for some, drawn in contributions(fit.model, fit.tokens, pictures, samples, seed):
-        share[some] = drawn[0]
-        if samples:
-            sd[some] = depth(drawn[1:]).std(0)
-            agreement[some] = _modal_share(drawn[1:].argmax(-1))
-    return LayerMaps(weights, share, sd, agreement, part, len(pictures))
-
-
-def stability_over_runs(runs: Sequence[LayerMaps], attribution: str = "weight") -> pd.DataFrame:
-    """A row per vertex over fits of one subject by other seeds.
-
-    Mean and sd of the expected depth, the share of runs that agree on the commonest largest layer,
-    and the mean confidence.
-    """
-    depths = np.stack([run.depth(attribution) for run in runs])
-    return pd.DataFrame(
-        {
-            "depth": depths.mean(0),
-            "sd of depth": depths.std(0, ddof=1) if len(runs) > 1 else np.nan,
-            "agreement": _modal_share(np.stack([run.argmax(attribution) for run in runs])),
-            "confidence": np.mean([run.confidence(attribution) for run in runs], axis=0),
-        }
-    )
-
-
-def layers_table(
-    maps: LayerMaps,
-    rois: metrics.Masks,
-    names: Sequence[str],
-    attribution: str = "weight",
-) -> pd.DataFrame:
-    """A row per ROI: the mean of each layer's weight or share, columns 1 to L."""
-    values = maps.of(attribution)
-    masks = metrics.regions(rois, names, len(values))
-    rows = [{"ROI": name, "vertices": int(mask.sum())} for name, mask in masks.items()]
-    means = np.stack([np.nanmean(values[mask], axis=0) for mask in masks.values()])
-    layers = pd.DataFrame(means, columns=[str(i + 1) for i in range(values.shape[1])])
-    return pd.concat([pd.DataFrame(rows), layers], axis=1)
+    share = np.empty_like(weights)
+    for some, found in contributions(fit.model, fit.tokens, pictures):
+        share[some] = found
+    return LayerMaps(weights, share, part, len(pictures))
 
 
 def agreement_table(maps: Sequence[LayerMaps], names: Sequence[str]) -> pd.DataFrame:

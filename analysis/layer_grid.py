@@ -81,7 +81,7 @@ def layer_grid(
             found = one.scores("test")
             each.append([found.samples(mask & np.isfinite(found.r2)) for mask in masks.values()])
         scores[kind] = np.array(each).transpose(2, 1, 0)
-    maps = layer_maps(fit, samples=0)
+    maps = layer_maps(fit)
     read = {"weight": maps.weights, "contribution": maps.shares}
     if truth is not None:
         read["truth"] = truth

@@ -310,7 +310,7 @@ def layer_found(fit: Fit) -> float:
 
 def seeds_table(fits: Compared) -> pd.DataFrame:
     """A row per pair of seeds: how alike their maps and predictions are."""
-    maps = [layer_maps(fit, samples=0) for fit in fits.seeds.values()]
+    maps = [layer_maps(fit) for fit in fits.seeds.values()]
     table = attribution.agreement_table(maps, [str(seed) for seed in fits.seeds])
     scores = {str(seed): fit.score("test").value for seed, fit in fits.seeds.items()}
     table["difference of R²"] = table["and"].map(scores) - table["run"].map(scores)

@@ -47,7 +47,7 @@ class Reading:
     scale: Float[np.ndarray, " vertex"]  # 0 local, 1 global
 
 
-def read(fit: Fit, seed: int = 0) -> Reading:
+def read(fit: Fit) -> Reading:
     """A fit's scores on test pictures, its layer maps, and what else its vertices chose.
 
     Raises:
@@ -56,7 +56,7 @@ def read(fit: Fit, seed: int = 0) -> Reading:
     chosen = fit.selectors()
     arrays = (fit.model.weight.detach(), chosen.space, chosen.scale[:, 0])
     channel, space, scale = (array.cpu().numpy() for array in arrays)
-    maps = layer_maps(fit, seed=seed)
+    maps = layer_maps(fit)
     backbone = fit.record["backbone"]
     return Reading(fit.subject, backbone, fit.scores("test"), maps, channel, space, scale)
 

@@ -21,8 +21,7 @@ def planted(person: Subject, slope: float, start: float, backbone="other", noise
     signal, shown = rng.normal(size=(40, n)), np.repeat(np.arange(40), 3)
     y = signal[shown] + rng.normal(size=(120, n))
     scores = brain_score(share * signal, y, shown, np.ones(n), "test", samples=100)
-    nothing = np.full(n, np.nan)
-    maps = LayerMaps(weights, weights, nothing, nothing, "test", 40)
+    maps = LayerMaps(weights, weights, "test", 40)
     return Reading(
         person, backbone, scores, maps, np.ones((n, 4)), np.zeros((n, 2)), np.full(n, 0.5)
     )

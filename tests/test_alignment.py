@@ -66,8 +66,7 @@ mean base,MoCov3,0.26,0.64,0.90,0.25
 
 
 def maps_of(weights, share=None) -> LayerMaps:
-    nothing = np.full(len(weights), np.nan)
-    return LayerMaps(weights, weights if share is None else share, nothing, nothing, "test", 10)
+    return LayerMaps(weights, weights if share is None else share, "test", 10)
 
 
 @pytest.fixture

@@ -54,8 +54,7 @@ def scores(person: Subject, share=0.6, seed=0, mixed=False) -> Scores:
 
 def reading(person: Subject, weights, backbone="other", **given) -> Reading:
     n = len(person.vertices)
-    nothing = np.full(n, np.nan)
-    maps = LayerMaps(weights, weights, nothing, nothing, "test", 40)
+    maps = LayerMaps(weights, weights, "test", 40)
     rest = {"scores": scores(person), "channel": np.ones((n, 4)),
             "space": np.zeros((n, 2)), "scale": np.full(n, 0.5)} | given  # fmt: skip
     return Reading(person, backbone, maps=maps, **rest)

@@ -52,7 +52,7 @@ def planted(person: Subject, moves: float, keeps: float, seed: int = 0) -> Readi
     noise = np.sqrt(1 - keeps) * draw.normal(size=(60, n))
     scores = brain_score(0.6 * (signal + noise), y, shown, np.ones(n), "test", samples=100)
     none = np.full(n, np.nan)
-    maps = LayerMaps(weights, weights, none, none, "test", 60)
+    maps = LayerMaps(weights, weights, "test", 60)
     return Reading(person, "other", scores, maps, np.ones((n, 4)), np.zeros((n, 2)), none)
 
 

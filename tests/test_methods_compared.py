@@ -84,7 +84,7 @@ def test_the_grid_puts_scores_and_weights_of_fits_together(fits: Compared) -> No
         scores = singles[2].scores("test")
         assert grid.scores[kind][0, at, 2] == pytest.approx(scores.r2[mask].mean())
         assert grid.scores[kind][5, at, 2] == pytest.approx(scores.resampled[4, mask].mean())
-    maps = layer_maps(fits.ours, samples=0)
+    maps = layer_maps(fits.ours)
     np.testing.assert_allclose(grid.read["weight"][at], maps.weights[mask].mean(0))
     np.testing.assert_allclose(grid.read["contribution"][at], maps.shares[mask].mean(0))
     truth = load_truth("sim01-tiny", fits.ours.subject.vertices).layer

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,6 +20,7 @@ from analysis.model import (
     entropy,
     scale_penalty,
 )
+from tests.blurring import blurred
 
 WIDTHS = [5, 3, 4]
 
@@ -59,13 +59,6 @@ def mlp(network: torch.nn.Sequential, x: Tensor) -> Tensor:
     hidden = gelu(x @ first.weight.T + first.bias)
     hidden = gelu(hidden @ second.weight.T + second.bias)
     return hidden @ last.weight.T
-
-
-def blurred(maps: Tensor) -> Tensor:
-    """By scipy, a Gaussian of 1.5 tokens whose weights within the map sum to 1."""
-    options = {"sigma": 1.5, "axes": (2, 3), "mode": "constant", "radius": 8}
-    inside = scipy.ndimage.gaussian_filter(np.ones(maps.shape), **options)
-    return torch.from_numpy(scipy.ndimage.gaussian_filter(maps.numpy(), **options) / inside)
 
 
 def listing_1(
@@ -254,11 +247,11 @@ def test_parameters_are_counted_as_by_hand_at_the_papers_size() -> None:
     assert count("space layer scale") == 3 * selector + 128 * (2 + 12 + 1) == 125_568
     assert count("weight bias") == 37_984 * (128 + 1) == 4_899_936
     assert sum(p.numel() for p in model.parameters()) == 7_384_800
-    model = FactorTopy(ModelConfig(), [768] * 12, places(37_984))
+    model = FactorTopy(ModelConfig(), [768] * 12, places(50))
     assert count("bottleneck") == 12 * 768 * 32
-    selector = (192 + 1) * 64 + (64 + 1) * 64
+    selector = (model.right.shape[1] + 1) * 64 + (64 + 1) * 64
     assert count("space layer scale size") == 4 * selector + 64 * (2 + 12 + 1 + 1)
-    assert count("weight bias") == 37_984 * (32 + 1)
+    assert count("weight bias") == 50 * (32 + 1)
 
 
 def test_vertices_start_at_the_centre_undecided() -> None:
