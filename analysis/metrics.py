@@ -13,10 +13,8 @@ import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from analysis.explained import noise_ceiling
-from analysis.files import InputError
 
 LEVEL = 0.95
-METRICS = ("R²", "r", "r²")  # r² is of each vertex, so without its sign
 Masks = Mapping[str, Bool[np.ndarray, " vertex"]]
 
 
@@ -45,7 +43,7 @@ class Score:
     value: float
     low: float  # ends of the interval over pictures
     high: float
-    metric: str  # R², r or r², or one of them over its noise ceiling
+    metric: str  # R², or R² / noise ceiling
     targets: str  # single trials, or means over repeats
     part: str  # of the split
     n_pictures: int
@@ -65,58 +63,29 @@ class Scores:
 
     r2: Float[np.ndarray, " vertex"]
     resampled: Float[np.ndarray, "sample vertex"]  # of r2
-    r: Float[np.ndarray, " vertex"]  # Pearson's correlation; 0 where the prediction never varies
-    resampled_r: Float[np.ndarray, "sample vertex"]
     ceiling: Float[np.ndarray, " vertex"]  # of R² with these targets
     targets: str
     part: str
     n_pictures: int
 
-    def of(
-        self, metric: str
-    ) -> tuple[
-        Float[np.ndarray, " vertex"],
-        Float[np.ndarray, "sample vertex"],
-        Float[np.ndarray, " vertex"],
-    ]:
-        """A metric per vertex, the same resampled, and the most that noise allows of it.
-
-        Raises:
-            InputError: for an unknown metric.
-        """
-        if metric == "R²":
-            return self.r2, self.resampled, self.ceiling
-        if metric == "r":
-            return self.r, self.resampled_r, np.sqrt(self.ceiling)
-        if metric == "r²":
-            return np.square(self.r), np.square(self.resampled_r), self.ceiling
-        raise InputError(f"metric={metric!r}: expected one of {', '.join(METRICS)}.")
-
-    def samples(
-        self, vertices: Bool[np.ndarray, " vertex"], metric: str = "R²"
-    ) -> Float[np.ndarray, " draw"]:
+    def samples(self, vertices: Bool[np.ndarray, " vertex"]) -> Float[np.ndarray, " draw"]:
         """The mean over some vertices: of the data as they are first, then of each drawn set.
 
         Draw for draw the pictures are those of any other model's scores on the same part.
         """
-        value, resampled, _ = self.of(metric)
-        return np.concatenate([[value[vertices].mean()], resampled[:, vertices].mean(1)])
+        drawn = self.resampled[:, vertices].mean(1)
+        return np.concatenate([[self.r2[vertices].mean()], drawn])
 
-    def over(
-        self,
-        vertices: Bool[np.ndarray, " vertex"],
-        normalised: bool = False,
-        metric: str = "R²",
-    ) -> Score:
+    def over(self, vertices: Bool[np.ndarray, " vertex"], normalised: bool = False) -> Score:
         """The mean over some vertices, or that as a share of their mean noise ceiling."""
-        by = self.of(metric)[2][vertices].mean() if normalised else 1.0
-        samples = self.samples(vertices, metric) / by
+        by = self.ceiling[vertices].mean() if normalised else 1.0
+        samples = self.samples(vertices) / by
         low, high = quantiles(samples[1:])
         return Score(
             value=float(samples[0]),
             low=float(low),
             high=float(high),
-            metric=f"{metric} / noise ceiling" if normalised else metric,
+            metric="R² / noise ceiling" if normalised else "R²",
             targets=self.targets,
             part=self.part,
             n_pictures=self.n_pictures,
@@ -143,13 +112,13 @@ def brain_score(
     samples: int = 1000,
     seed: int = 0,
 ) -> Scores:
-    """R² and r per vertex against single trials or means over repeats, resampled over pictures.
+    """R² per vertex against single trials or means over repeats, resampled over pictures.
 
     `repeats`: showings behind each trial where they were averaged before; 0 if that is not known.
 
     Pictures, not trials, are drawn: the trials of one picture share its signal. R² of a drawn set
     is about the mean of all, as that of the data is: about its own it would vary less, by the share
-    1 / pictures, and the interval would lie too low. A correlation is about each set's own means.
+    1 / pictures, and the interval would lie too low.
     """
     n_pictures, n_vertices = predicted.shape
     behind = np.ones(len(trial_picture), int) if repeats is None else repeats
@@ -164,9 +133,7 @@ def brain_score(
         n_pictures, np.full(n_pictures, 1 / n_pictures), size=samples
     )
     draws = np.concatenate([np.ones((1, n_pictures)), drawn])  # the first is the data as it is
-    showings = draws * member.sum(1)  # [draw, picture]
-    count = showings.sum(1, keepdims=True)
-    scored, correlated = np.empty((2, samples + 1, n_vertices))
+    scored = np.empty((samples + 1, n_vertices))
     for start in range(0, n_vertices, 4096):  # bounds the memory at any number of vertices
         some = slice(start, start + 4096)
         y = responses[:, some].astype(np.float64)
@@ -175,20 +142,9 @@ def brain_score(
         y -= y.mean(0)
         total = draws @ (member @ np.square(y))
         scored[:, some] = 1 - rest / np.where(total > 0, total, np.nan)
-        p = predicted[:, some] - predicted[0, some].astype(np.float64)
-        each = member @ y  # summed over the trials of a picture
-        sum_y, sum_p, squares = draws @ each, showings @ p, showings @ np.square(p)
-        spread = squares - np.square(sum_p) / count
-        varied = spread > 1e-12 * squares
-        both = np.where(varied, spread, 1) * (total - np.square(sum_y) / count)
-        shared = draws @ (each * p) - sum_y * sum_p / count
-        r = np.where(varied, shared, 0) / np.sqrt(np.where(total > 0, both, np.nan))
-        correlated[:, some] = np.clip(r, -1, 1)
     return Scores(
         r2=scored[0],
         resampled=scored[1:],
-        r=correlated[0],
-        resampled_r=correlated[1:],
         ceiling=noise_ceiling(ncsnr, shown),
         targets=targets,
         part=part,
@@ -209,7 +165,6 @@ def roi_table(
     scores: Scores,
     rois: Masks,
     names: Sequence[str],
-    metric: str = "R²",
     rest: bool = False,
 ) -> pd.DataFrame:
     """A row per ROI that has vertices, all of them first: score, interval, ceiling and share.
@@ -219,16 +174,16 @@ def roi_table(
     """
     rows = []
     for name, mask in regions(rois, names, len(scores.r2), rest).items():
-        score, share = scores.over(mask, metric=metric), scores.over(mask, True, metric)
+        score, share = scores.over(mask), scores.over(mask, normalised=True)
         rows.append(
             {
                 "ROI": name,
                 "vertices": score.n_vertices,
-                metric: score.value,
+                "R²": score.value,
                 "low": score.low,
                 "high": score.high,
-                "noise ceiling": float(scores.of(metric)[2][mask].mean()),
-                f"{metric} / ceiling": share.value,
+                "noise ceiling": float(scores.ceiling[mask].mean()),
+                "R² / ceiling": share.value,
             }
         )
     return pd.DataFrame(rows)
@@ -237,7 +192,6 @@ def roi_table(
 def runs_table(
     runs: Sequence[tuple[Scores, Masks]],
     names: Sequence[str],
-    metric: str = "R²",
     rest: bool = False,
 ) -> pd.DataFrame:
     """A row per ROI: mean and sd over runs (seeds or subjects), with two intervals.
@@ -249,7 +203,7 @@ def runs_table(
     found: dict[str, list[np.ndarray]] = {}
     for scores, rois in runs:
         for name, mask in regions(rois, names, len(scores.r2), rest).items():
-            found.setdefault(name, []).append(scores.samples(mask, metric))
+            found.setdefault(name, []).append(scores.samples(mask))
     rows = []
     for name in [n for n in ("all", *names, "rest") if n in found]:
         samples = np.stack(found[name])  # [run, draw]
@@ -259,7 +213,7 @@ def runs_table(
             {
                 "ROI": name,
                 "runs": len(samples),
-                metric: samples[:, 0].mean(),
+                "R²": samples[:, 0].mean(),
                 "low": low,
                 "high": high,
                 "sd over runs": samples[:, 0].std(ddof=1) if len(samples) > 1 else np.nan,

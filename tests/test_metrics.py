@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from jaxtyping import Float, Int
 
 from analysis.explained import ncsnr, noise_ceiling, r2
-from analysis.files import InputError
 from analysis.metrics import (
     brain_score,
     over_runs,
@@ -288,49 +287,6 @@ def test_rank_correlation_is_pearsons_of_the_ranks() -> None:
     assert rank_correlation(a, a**3) == pytest.approx(1)
 
 
-def test_r_is_pearsons_and_its_draws_are_a_loop_over_repeated_trials() -> None:
-    rng = np.random.default_rng(18)
-    shown = rng.permutation(np.repeat(np.arange(9), [3, 1, 2, 3, 3, 2, 1, 2, 3]))
-    signal, y = planted(np.array([1.0, 0.3]), shown, seed=19)
-    predicted = signal + rng.normal(size=signal.shape) + 40  # a level costs no correlation
-    scores = brain_score(predicted, y, shown, np.array([1.0, 0.3]), "test", samples=10, seed=20)
-    expected = [scipy.stats.pearsonr(predicted[shown, v], y[:, v]).statistic for v in range(2)]
-    np.testing.assert_allclose(scores.r, expected, rtol=1e-9)
-    counts = np.random.default_rng(20).multinomial(9, np.full(9, 1 / 9), size=10)
-    for count, drawn in zip(counts, scores.resampled_r, strict=True):
-        trials = [t for p in range(9) for _ in range(count[p]) for t in np.flatnonzero(shown == p)]
-        expected = [
-            scipy.stats.pearsonr(predicted[shown[trials], v], y[trials, v]).statistic
-            for v in range(2)
-        ]
-        np.testing.assert_allclose(drawn, expected, rtol=1e-9)
-
-
-def test_each_metric_is_the_mean_of_its_vertices_under_its_own_ceiling() -> None:
-    shown, snr = repeated(40), np.array([0.4, 0.9, 1.2])
-    signal, y = planted(snr, shown, seed=21)
-    scores = brain_score(signal, y, shown, snr, "test", samples=20)
-    everywhere, ceiling = np.ones(3, bool), snr**2 / (snr**2 + 1)
-    r = [scipy.stats.pearsonr(signal[shown, v], y[:, v]).statistic for v in range(3)]
-    assert scores.over(everywhere, metric="r").value == pytest.approx(np.mean(r))
-    assert scores.over(everywhere, metric="r²").value == pytest.approx(np.mean(np.square(r)))
-    share = scores.over(everywhere, True, "r")
-    assert share.value == pytest.approx(np.mean(r) / np.mean(np.sqrt(ceiling)))
-    assert share.metric == "r / noise ceiling"
-    squared = scores.over(everywhere, True, "r²")
-    assert squared.value == pytest.approx(np.mean(np.square(r)) / ceiling.mean())
-    with pytest.raises(InputError, match="metric='R'"):
-        scores.of("R")
-
-
-def test_a_prediction_that_never_varies_correlates_0_and_constant_responses_not_at_all() -> None:
-    y = np.random.default_rng(22).normal(size=(12, 2))
-    y[:, 1] = 3
-    scores = brain_score(np.full((12, 2), 0.1), y, np.arange(12), np.ones(2), "test", samples=5)
-    assert scores.r[0] == 0 and (scores.resampled_r[:, 0] == 0).all()
-    assert np.isnan(scores.r[1])
-
-
 def test_over_runs_is_scipys_t_interval_and_covers_as_often_as_it_says() -> None:
     values = np.random.default_rng(23).normal(5, 2, size=(3, 4000))
     low, high = over_runs(values)
@@ -370,8 +326,8 @@ def test_parts_of_areas_and_the_rest_have_rows_of_their_own() -> None:
     shown, snr = repeated(20), np.ones(6)
     signal, y = planted(snr, shown, seed=25)
     scores = brain_score(signal, y, shown, snr, "test", samples=5)
-    table = roi_table(scores, rois, AREAS_AND_PARTS, metric="r", rest=True).set_index("ROI")
+    table = roi_table(scores, rois, AREAS_AND_PARTS, rest=True).set_index("ROI")
     assert table.index.tolist() == ["all", "V1", "V1v", "V1d", "V4", "OFA", "rest"]
     assert table.loc["rest", "vertices"] == 2
-    assert table.loc["rest", "r"] == pytest.approx(scores.r[4:].mean())
-    assert table.loc["V1d", "r / ceiling"] == pytest.approx(scores.r[1] / 0.5**0.5)
+    assert table.loc["rest", "R²"] == pytest.approx(scores.r2[4:].mean())
+    assert table.loc["V1d", "R² / ceiling"] == pytest.approx(scores.r2[1] / 0.5)
