@@ -43,7 +43,7 @@ class Rates:
 
 
 RATES = Rates()
-STEPS = {"paper": 70_000}  # best at 40,000 to 60,000 (E.3), and the patience after
+STEPS = dict.fromkeys(("paper", "released"), 70_000)  # best at 40,000 to 60,000 (E.3), + patience
 
 
 def fit_seconds(

@@ -18,6 +18,7 @@ median over turns, the range the least and most; ratios are of the same turn.
 """
 
 import argparse
+import dataclasses
 import json
 import resource
 import tempfile
@@ -35,7 +36,7 @@ from torch.nn.functional import smooth_l1_loss
 from analysis import trainer
 from analysis.batches import Part
 from analysis.memory import keep_freed
-from analysis.model import FactorTopy, ModelConfig, Selectors, entropy, scale_penalty
+from analysis.model import VARIANTS, FactorTopy, Selectors, entropy, scale_penalty
 from analysis.recipe import Recipe
 from benchmarks import reading
 from benchmarks.selection import Shape, machine, per_layer, ratio, spread, write_whole
@@ -48,10 +49,11 @@ WARM, TURN = 2, 3.0  # turns before those that count; seconds of one
 
 
 def made(shape: Shape) -> FactorTopy:
-    """A model whose vertices have chosen, on a cortex of 60 x 100 x 60 mm."""
+    """The paper's model, whose vertices have chosen, on a cortex of 60 x 100 x 60 mm."""
     torch.manual_seed(0)
     places = torch.rand(shape.vertices, 3) * torch.tensor([60.0, 100.0, 60.0])
-    model = FactorTopy(ModelConfig(channels=shape.channels), [WIDTH] * shape.layers, places)
+    config = dataclasses.replace(VARIANTS["paper"], channels=shape.channels)
+    model = FactorTopy(config, [WIDTH] * shape.layers, places)
     with torch.no_grad():
         for name in ("space", "layer", "scale"):
             getattr(model, name)[-1].weight.normal_(std=0.3)
@@ -65,7 +67,7 @@ def plain_step(
     space, layer, scale = (
         torch.nn.Sequential.forward(net, encoded) for net in (model.space, model.layer, model.scale)
     )
-    chosen = Selectors(torch.tanh(space), torch.softmax(layer, -1), torch.sigmoid(scale))
+    chosen = Selectors(torch.tanh(space), torch.softmax(layer, -1), torch.sigmoid(scale), None)
     maps = [
         torch.einsum("bchw,dc->bdhw", part, weight)
         for part, weight in zip(local.split(WIDTH, 1), model.bottleneck.weights, strict=True)

@@ -20,7 +20,7 @@ COMMANDS = {
     "prepare": ["SUBJECT", "--sessions"],
     "simulate": ["sim01", "-tiny", "-full", "truth"],
     "extract": ["SUBJECT", "--backbone", "clip-mini", "--weights", "checkpoint"],
-    "fit": ["SUBJECT", "--recipe", "short", "--seed", "goes on from its last epoch"],
+    "fit": ["SUBJECT", "--recipe", "fast; paper", "--seed", "goes on from its last epoch"],
     "predict": ["FIT", "SUBJECT/BACKBONE", "frames", "--skip", "without any fMRI data"],
     "export": ["FIT", "GIFTI and MGH", "--full"],
     "finetune": ["PICTURES", "isic", "eurosat", "--layer", "--method", "lora", "--seeds", "--rate"],
@@ -116,10 +116,13 @@ BAD = {
     "region of own data": (["fit", "own-x", "--region", "V1"], "own/x: not found"),
     "unknown model": (["fit", "sim01-tiny", "--model", "mlp"], "variant 'mlp': expected one of"),
     "unknown setting": (["fit", "sim01-tiny", "--set", "colour=red"], "colour: expected one of mo"),
-    "setting of nothing": (["fit", "sim01-tiny", "--set", "blur"], "--set blur: expected NAME=VAL"),
+    "setting of nothing": (
+        ["fit", "sim01-tiny", "--set", "batch"],
+        "--set batch: expected NAME=VA",
+    ),
     "setting of text": (
-        ["fit", "sim01-tiny", "--set", "blur=a"],
-        "blur=a: expected a number, such",
+        ["fit", "sim01-tiny", "--set", "warm_up=a"],
+        "warm_up=a: expected a number, such",
     ),
     "setting of no truth": (
         ["fit", "sim01", "--set", "topology=1"],
@@ -346,15 +349,15 @@ def test_status_counts_a_persons_files_and_shows_what_is_prepared(run, tmp_path,
 def test_settings_are_changed_by_name_and_a_soup_on_test_pictures_says_so(run, data_folder):
     from analysis.files import read_json
 
-    changes = ["blur=2", "soup=test", "standardise=true", "betas=0.8,0.99", "max_steps=20"]
+    changes = ["readout_rate=2", "soup=test", "topology=false", "betas=0.8,0.99", "max_steps=20"]
     options = [x for change in changes for x in ("--set", change)]
     done = run("fit", "sim01-tiny", "--recipe", "check", "--threads", "1", *options)
     assert done.exit_code == 0, done.output
     assert "10 test (chose the soup) pictures" in done.output
     record = read_json(Path(re.search(r"fit: (\S+)", done.output)[1]) / "fit.json", "", "")
     recipe, model = record["key"]["recipe"], record["key"]["model"]
-    assert (recipe["blur"], recipe["soup"], recipe["betas"]) == (2.0, "test", [0.8, 0.99])
-    assert model["standardise"] is True and record["result"]["steps"] == 20
+    assert (recipe["readout_rate"], recipe["soup"], recipe["betas"]) == (2.0, "test", [0.8, 0.99])
+    assert model["topology"] is False and record["result"]["steps"] == 20
     assert re.search(r"step 20 of at most 20: loss \S+, validation R² \S+ \(best", done.stderr)
 
 

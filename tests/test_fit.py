@@ -201,6 +201,9 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
         "model": "gnet",
         "bottleneck": "separate",
         "padding": "border",
+        "readout_start": "randn",
+        "schedule": "one-cycle",
+        "warm_up": 0.3,
         "max_steps": 25,
         "steps_per_epoch": 10,
         "soup": "test",
@@ -438,8 +441,18 @@ module.with_options(tokens)
 
 def with_options(tokens: Tokens) -> Fit:
     """A fit with each option that changes training."""
-    config = dataclasses.replace(CONFIG, standardise=True, bottleneck="separate", padding="border")
-    recipe = dataclasses.replace(QUICK, blur=2.0, blur_steps=16, soup="test", precision="bfloat16")
+    config = dataclasses.replace(
+        CONFIG, bottleneck="separate", padding="border", readout_start="randn"
+    )
+    recipe = dataclasses.replace(
+        QUICK,
+        schedule="one-cycle",
+        readout_rate=5.0,
+        scale_penalty=0.1,
+        scale_decay_steps=16,
+        soup="test",
+        precision="bfloat16",
+    )
     subject = person(noise())
     return fit_model(subject, "toy", tokens, config, recipe, split_pictures(subject))
 

@@ -33,7 +33,7 @@ def other(fit):
 
     model = copy.deepcopy(fit.model)
     with torch.no_grad():
-        for part in (model.layer, model.space, model.scale):
+        for part in (model.layer, model.space, model.scale, model.size):
             part[-1].weight.normal_(std=0.3, generator=torch.Generator().manual_seed(1))
     record = fit.record | {"backbone": "</script><b>"}
     return dataclasses.replace(fit, model=model, record=record)
@@ -125,6 +125,7 @@ def assert_told(page, fit, row: int) -> None:
         "r2": scores.r2[row],
         "ceiling": scores.ceiling[row],
         "scale": chosen.scale[row, 0],
+        "size": chosen.size[row, 0],
         "x": chosen.space[row, 0],
         "y": chosen.space[row, 1],
         "confidence": 1 - entropy,
@@ -146,7 +147,7 @@ def test_the_cortex_is_drawn_and_another_map_changes_it(opened):
     first = drawn(page)
     assert len(np.unique(first.reshape(-1, 3), axis=0)) > 50
     seen = [first]
-    for name in ("scale", "x", "r2", "cluster", "weight 0"):
+    for name in ("scale", "size", "x", "r2", "cluster", "weight 0"):
         page.select_option("#map", name)
         seen.append(drawn(page))
         assert all((seen[-1] != before).any(2).mean() > 0.01 for before in seen[:-1]), name

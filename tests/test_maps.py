@@ -38,6 +38,7 @@ def of_vertex(fit, name, i):
         "scale": chosen.scale[i, 0],
         "x": chosen.space[i, 0],
         "y": chosen.space[i, 1],
+        "size": chosen.size[i, 0],
         "layer_weights": a,
     }[name]
 
@@ -54,7 +55,7 @@ def expected(fit, name, hemi):
 
 
 NAMES = ["r2", "noise_ceiling", "r2_of_ceiling", "depth", "layer", "confidence", "scale"]
-NAMES += ["x", "y", "layer_weights"]
+NAMES += ["x", "y", "size", "layer_weights"]
 
 
 def test_each_map_comes_back_from_gifti_and_mgh(fit, tmp_path):

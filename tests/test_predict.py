@@ -194,4 +194,4 @@ def test_the_commands_say_what_they_made(fit_copy, photos, tmp_path, undrawn):
     assert "roi  vertices  test_r2  noise_ceiling" in done.output
     done = CliRunner().invoke(main, ["export", str(fit_copy), "--out", out])
     assert done.exit_code == 0, done.output
-    assert done.output == f"41 files of sim01-tiny (simulated): {out}\n"
+    assert done.output == f"45 files of sim01-tiny (simulated): {out}\n"

@@ -221,6 +221,8 @@ function tell() {
     ["x", "Place, x (−1 left, 1 right)", signed(get("x"))],
     ["y", "Place, y (−1 top, 1 bottom)", signed(get("y"))],
   ];
+  if (get("size") !== undefined)
+    facts.push(["size", "Receptive field (0 a point, 1 blurred)", signed(get("size"))]);
   if (get("cluster") !== undefined) facts.push(["cluster", "Channel cluster", String(get("cluster") + 1)]);
   byId("facts").replaceChildren(...facts.flatMap(([field, name, text]) => {
     const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
