@@ -63,7 +63,10 @@ def fidelity_table(people: Mapping[str, Person]) -> pd.DataFrame:
     known["median ncsnr of one of NSD's trials"] = (NSD_NCSNR.tolist(), mine)
     for p in percentiles:
         mine = [ceilings(s, [p / 100]).item() for s in subjects]
-        known[f"noise ceiling of 3 of NSD's trials, {p}th percentile, %"] = (NSD_CEILINGS[p].tolist(), mine)
+        known[f"noise ceiling of 3 of NSD's trials, {p}th percentile, %"] = (
+            NSD_CEILINGS[p].tolist(),
+            mine,
+        )
     left_out = [100 * float((~prepared.kept).mean()) for _, prepared in people.values()]
     known["vertices without data, %"] = (_without_data(), left_out)
     levels = session_levels(people).groupby("subject", sort=False)[["mean", "sd"]].mean()

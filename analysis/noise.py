@@ -29,8 +29,9 @@ class Noise:
     ncsnr: tuple[float, ...] = (0.0, 0.16, 0.33, 0.46, 0.60, 0.83, 1.2)
     areas: tuple[float, ...] = AREA_SCORES  # R² in V1 to VWFA: the paper's Table 13, subject #1
     overall: float = float(SCORES["all"])  # R² over all vertices: the same
-    elsewhere: float = 0.09  # R² outside these areas, chosen to give about this mean over all
-    area_length: float = 5.0  # mm over which ncsnr changes within an area
+    elsewhere: float = 0.105  # R² outside these areas, chosen to give about this mean over all
+    smooth_share: float = 0.4  # of the variance within areas: changes smoothly; the rest by vertex
+    smooth_length: float = 6.0  # mm over which it does
     fwhm: float = 3.5  # mm, of the noise along the sphere
     spread: tuple[float, float] = (1.75, 2.5)  # per cent signal change, sd of a vertex's betas
     level: tuple[float, float] = (0.25, 1.1)  # per cent signal change, mean of a session
@@ -59,8 +60,8 @@ def draw_ncsnr(
     """Signal sd over noise sd of one of NSD's trials, of a typical person.
 
     Over all vertices exactly NSD's distribution. Which vertex has which value: the ncsnr that its
-    area would have if a network explained the same share of every ceiling, plus a smooth field with
-    the variance that areas leave; then by rank.
+    area would have if a network explained the same share of every ceiling, plus what gives the
+    variance that areas leave, in part smooth over the cortex; then by rank.
     """
     n = len(points)
     shares = (np.arange(n) + 0.5) / n
@@ -69,7 +70,9 @@ def draw_ncsnr(
     ceiling = scores / noise.overall * noise_ceiling(values).mean()
     expected = np.sqrt(ceiling / (1 - ceiling))
     left = np.sqrt(max(values.var() - expected.var(), 0))
-    drawn = expected + left * smooth_field(points, noise.area_length, rng)
+    smooth = np.sqrt(noise.smooth_share) * smooth_field(points, noise.smooth_length, rng)
+    own = np.sqrt(1 - noise.smooth_share) * rng.standard_normal(n)
+    drawn = expected + left * (smooth + own)
     return values[np.argsort(np.argsort(drawn))]
 
 

@@ -190,7 +190,8 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
         f" NSD's subjects is known, {len(whole)} lie within it for all {len(people)} simulated"
         f" people ({', '.join(sorted(sizes))} vertices)."
         f"{outside_text}{far_text}"
-        f" The noisiest is {lowest}, with a median ncsnr of one of NSD's trials of {noisier[lowest]:.3f}.\n:::"
+        f" The noisiest is {lowest}, with a median ncsnr of {noisier[lowest]:.3f} for a trial worth"
+        " one of NSD's.\n:::"
     )
 
 

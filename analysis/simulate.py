@@ -341,7 +341,7 @@ def _write_subject(name: Name, labels: list[frozenset[str]]) -> Truth:
 
 def rois_of(
     truth: Truth,
-    areas: list[dict[str, Int[np.ndarray, " area_vertex"]]],
+    areas: list[dict[str, Int[np.ndarray, " _"]]],  # of every hemisphere
     retinotopic: list[Int[np.ndarray, " vertex"]],
 ) -> dict[str, Bool[np.ndarray, " visual"]]:
     """Which of the truth's vertices are in each ROI, of both hemispheres."""
