@@ -16,8 +16,7 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
-from analysis import readings as of
-from analysis.alignment import LATE, OURS, Definition, patches_of, roi_sums
+from analysis.alignment import LATE, OURS, Definition, patches_of
 from analysis.files import InputError
 from analysis.findings import FAMILIES, FINDINGS, Run, gate, record
 from analysis.readings import (
@@ -25,6 +24,7 @@ from analysis.readings import (
     DORSAL,
     EARLY,
     MIDDLE,
+    PATCHES,
     PICTURES,
     VENTRAL,
     Draws,
@@ -33,6 +33,7 @@ from analysis.readings import (
     changed,
     confidence,
     depth_line,
+    group_means,
     known,
     layer_weight,
     least_predicts,
@@ -48,7 +49,6 @@ from analysis.readings import (
     roi_scores,
     roi_shares,
     separation,
-    together,
 )
 from analysis.verdicts import PREDICTS, TAIL, Judged, Measured, judge, over_seeds, with_spread
 
@@ -161,9 +161,7 @@ def moco_ventral(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     (reading,) = named(readings, "MoCov3")
     last = layer_weight(reading, slice(-max(1, round(reading.maps.weights.shape[1] / 6)), None))
     gap = mean_over(last, VENTRAL) - mean_over(last, DORSAL)
-    alone = [n_patches(reading.subject, rois) for rois in (VENTRAL, DORSAL)]
-    few = [over for over in alone if over.startswith("no")]
-    over = few[0] if few else n_patches(reading.subject, (*VENTRAL, *DORSAL))
+    over = n_patches(reading.subject, (*VENTRAL, *DORSAL))
     return {"ventral less dorsal": Measured.of(gap, over)} | predicts([reading])
 
 
@@ -310,10 +308,8 @@ def channels_and_places(reading: Reading) -> dict[str, Measured]:
     channel = reading.channel.astype(float)
     unit = channel / np.linalg.norm(channel, axis=1, keepdims=True)
     alike, product = (over_pairs(values, subject, groups) for values in (unit, space))
-    values = np.stack([np.square(space).sum(1), reading.scale, np.ones(len(space))], 1)
-    masks = {str(names): together(subject, names) for names in groups}
-    sums = roi_sums(values, patches_of(subject.coordinates), masks, of.DRAWS)
-    square, scale = np.moveaxis(sums[..., :2] / sums[..., 2:], -1, 0)  # [draw, early or late]
+    values = np.stack([np.square(space).sum(1), reading.scale], 1)
+    square, scale = np.moveaxis(group_means(values, subject, groups), -1, 0)  # [draw, group]
     spread = np.sqrt(np.maximum(square - product, 0))
     draws = {
         "channels": alike[:, 0] - alike[:, 1],
@@ -358,12 +354,10 @@ def subjects_differ(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured
     every = [r for runs in subjects for r in runs]
 
     def apart(profiles: Sequence[Sequence[RoiDraws]], over: str) -> Measured:
-        return _jackknife(
-            lambda some: Measured.unbiased(
-                _apart([[runs[i] for i in some] for runs in profiles]), over
-            ),
-            n,
-        )
+        def statistic(some: list[int]) -> Measured:
+            return Measured.unbiased(_apart([[runs[i] for i in some] for runs in profiles]), over)
+
+        return _jackknife(statistic, n)
 
     return {
         "score": apart(scores, n_pictures(every)),
@@ -384,7 +378,7 @@ def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
         {(i, j): map_correlation(runs[i], runs[j]) for i in range(n) for j in range(i)}
         for runs in subjects
     ]
-    over = f"{len(np.unique(patches_of(subjects[0][0].subject.coordinates)))} {of.PATCHES}"
+    over = f"{len(np.unique(patches_of(subjects[0][0].subject.coordinates)))} {PATCHES}"
 
     def agreement(some: list[int]) -> Measured:
         means = {
@@ -403,7 +397,7 @@ def limited_data(small: Reading, whole: Reading, again: Reading) -> dict[str, Me
     with the other seed's.
     """
     share = roi_scores(small)["all"] / roi_scores(whole)["all"]
-    over = f"{len(np.unique(patches_of(small.subject.coordinates)))} {of.PATCHES}"
+    over = f"{len(np.unique(patches_of(small.subject.coordinates)))} {PATCHES}"
     return {
         "map": Measured.of(map_correlation(small, again), over),
         "score": Measured.of(share, n_pictures([small, whole])),

@@ -281,15 +281,19 @@ def map_correlation(one: Reading, other: Reading) -> Draws:
     return (sab - sa * sb / n) / np.where(spread > 1e-12 * saa, spread, np.nan)
 
 
+def group_means(
+    values: Float[np.ndarray, "vertex value"], subject: Subject, groups: Sequence[Sequence[str]]
+) -> Float[np.ndarray, "draw group value"]:
+    """The means over the vertices of each group of ROIs, by drawn patches."""
+    masks = {str(names): together(subject, names) for names in groups}
+    counted = np.concatenate([values, np.ones((len(values), 1))], 1)
+    sums = roi_sums(counted, patches_of(subject.coordinates), masks, DRAWS)
+    return sums[..., :-1] / sums[..., -1:]
+
+
 def _mean_of(values: Float[np.ndarray, " vertex"], subject: Subject, names: Sequence[str]) -> Draws:
     """The mean over the vertices of some ROIs together, by drawn patches."""
-    sums = roi_sums(
-        np.stack([values, np.ones_like(values)], 1),
-        patches_of(subject.coordinates),
-        {"": together(subject, names)},
-        DRAWS,
-    )[:, 0]
-    return sums[:, 0] / sums[:, 1]
+    return group_means(values[:, None], subject, [names])[:, 0, 0]
 
 
 def together(subject: Subject, names: Sequence[str]) -> Bool[np.ndarray, " vertex"]:
@@ -357,7 +361,7 @@ def over_pairs(
         sums, squares, count = np.zeros((n, own.shape[1])), np.zeros(n), np.bincount(patch)
         np.add.at(sums, patch, own)
         np.add.at(squares, patch, np.square(own).sum(1))
-        # as `roi_sums` draws them, so that they can be subtracted from its means
+        # as `roi_sums` draws them, so that they go with `group_means`
         drawn = np.random.default_rng((0, i)).multinomial(n, np.full(n, 1 / n), size=DRAWS)
         draws = np.concatenate([np.ones((1, n)), drawn])
         length = np.square(sums).sum(1)
