@@ -270,7 +270,9 @@ def subjects_differ(rng, false):
     people = []
     for i in range(3):
         share = 0.8 + (0 if false == 0 else 0.3 * rng.normal(0, 1, len(AREAS)).clip(-1, 1))
-        depth = network(rng, 0.5 + (0 if false == 1 else 0.25 * rng.normal(0, 1, len(AREAS)).clip(-1, 1)))
+        depth = network(
+            rng, 0.5 + (0 if false == 1 else 0.25 * rng.normal(0, 1, len(AREAS)).clip(-1, 1))
+        )
         ceiling, noise = (0.6, 0.4, 0.2)[i], rng.normal(0, 0.2, (PICTURES, len(AREAS)))
         people.append([
             fitted(rng, depth, scores=scores(
@@ -299,7 +301,8 @@ def limited_data(rng, false):
     for _ in range(SEEDS):
         maps = [own + wander(rng, np.sqrt(1 - alike)) / 10 for _ in range(3)]
         small, whole = (
-            scores(0.5 * r + pictures + rng.normal(0, 0.05, (PICTURES, len(AREAS)))) for r in (share, 1)
+            scores(0.5 * r + pictures + rng.normal(0, 0.05, (PICTURES, len(AREAS))))
+            for r in (share, 1)
         )
         each.append((fitted(rng, 0.5 + maps[0], 0, scores=small),
                      fitted(rng, 0.5 + maps[1], 0, scores=whole),
