@@ -22,7 +22,7 @@ from analysis.subject import Subject
 
 AREAS = ("V1", "V2", "V3", "V4", "EBA", "FFA", "OPA", "PPA")
 LAYERS, PICTURES, SAMPLES, SEEDS = 6, 40, 100, 3
-NULL, TRUE = 200, 30  # draws
+NULL, TRUE = 200, 20  # draws
 N_PATCHES, N_EACH = 8, 3  # patches of an area, vertices of a patch
 N = len(AREAS) * N_PATCHES * N_EACH
 AREA = np.repeat(np.arange(len(AREAS)), N_PATCHES * N_EACH)
