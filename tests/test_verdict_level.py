@@ -348,7 +348,7 @@ def share_that_holds(name: str, draws: int, false: bool) -> float:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch) -> Iterator[None]:
-    """Few draws, and no shape checks: other tests make them, and here they take half of the time."""
+    """Few draws, and no shape checks, which other tests make and which take half of the time."""
     monkeypatch.setattr(readings, "DRAWS", SAMPLES)
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
