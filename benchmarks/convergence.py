@@ -83,10 +83,9 @@ def run(name: str, subject: str, backbone: str, steps: int, seed: int) -> list[d
     tokens = get_tokens(person, backbone)
     split = split_pictures(person, 0, scheme=default_scheme(person))
     recipe = named_recipe(name, seed)
-    if recipe.schedule == "constant":  # which may be cut short
-        recipe = dataclasses.replace(recipe, max_steps=steps)
+    most = steps if recipe.schedule == "constant" else recipe.max_steps
     recipe = dataclasses.replace(
-        recipe, steps_per_epoch=recipe.max_steps // EPOCHS, patience=EPOCHS, checkpoints=1
+        recipe, max_steps=most, steps_per_epoch=most // EPOCHS, patience=EPOCHS, checkpoints=1
     )
     torch.manual_seed(seed)
     config = VARIANTS[FORMS[name]]
