@@ -1,12 +1,13 @@
 """The numbers that the rows of Table 5 are judged by, from fits or from the paper's tables.
 
-    evaluate("clip-best", clip_best, readings, control, subject="sim01", run="short recipe, seed 0")
+    evaluate("clip-best", clip_best, [readings_of_seed_0, ...], subject="sim01", run=run)
 
 Functions return the parts that their finding names, each with its interval. Networks go by the
 paper's names: CLIP, SAM, ImageNet, DiNOv2, MAE, MoCov3, and "SD T40" for a time step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from jaxtyping import Float
 
 from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
 from analysis.files import InputError
-from analysis.findings import FAMILIES, FINDINGS, record
+from analysis.findings import FAMILIES, FINDINGS, Run, gate, record
 from analysis.readings import (
     AREAS,
     DORSAL,
@@ -26,7 +27,6 @@ from analysis.readings import (
     VENTRAL,
     Draws,
     Reading,
-    Readings,
     RoiDraws,
     layer_weight,
     least_predicts,
@@ -38,11 +38,12 @@ from analysis.readings import (
     predicts,
     roi_scores,
     separation,
-    with_truth,
 )
-from analysis.verdicts import PREDICTS, Judged, Measured, judge
+from analysis.verdicts import PREDICTS, Judged, Measured, judge, over_seeds
 
 LATE_STEP = 35  # of Stable Diffusion's 50
+COMPARE_SEEDS = ("fine-tuning-layout", "subjects-differ", "seeds-agree")  # by their statistic
+Readings = TypeVar("Readings")  # what a row takes: a Reading, or lists and dicts of them
 
 
 def _scores(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, RoiDraws]:
@@ -302,19 +303,24 @@ def subjects_differ(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured
     } | predicts([r for runs in subjects for r in runs])
 
 
-def limited_table(by_trials: Mapping[int, Reading], whole: Reading) -> pd.DataFrame:
+def limited_table(by_trials: Mapping[int, Reading], whole: Reading, again: Reading) -> pd.DataFrame:
     """A row per number of training samples, rising: R², its share of all data's, the map's rank
-    correlation with that of all data, each with its interval, and whether row 18 holds of it.
+    correlation with that of all data by another seed (`again`), each with its interval.
     """
     rows = []
     for trials, reading in sorted(by_trials.items()):
-        found, score = limited_data([reading, whole]), roi_scores(reading)["all"]
+        found, score = limited_data(reading, whole, again), roi_scores(reading)["all"]
         parts = {"R²": Measured.of(score, PICTURES), "share": found["score"], "map": found["map"]}
-        row: dict[str, float | str] = {"samples": trials}
+        row: dict[str, float] = {"samples": trials}
         for name, m in parts.items():
             row |= {name: m.value, f"{name} low": m.low, f"{name} high": m.high}
-        rows.append(row | {"verdict": judge(FINDINGS["limited-data"], found).verdict})
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def top_channels(curves: Mapping[str, Draws]) -> dict[str, Measured]:
+    """Row 15, of each region's area under the curve by its top channels, drawn over pictures."""
+    return {"category": Measured.smallest(curves, PICTURES)}
 
 
 def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
@@ -329,36 +335,60 @@ def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
     return {"map": Measured.of(least, PATCHES)} | predicts([r for runs in subjects for r in runs])
 
 
-def limited_data(readings: Sequence[Reading]) -> dict[str, Measured]:
-    """Row 18, of a fit on few samples and of one on all."""
-    small, whole = readings
+def limited_data(small: Reading, whole: Reading, again: Reading) -> dict[str, Measured]:
+    """Row 18, of a fit on few samples, of one on all, and of another seed's on all.
+
+    Fits of one seed start alike, and so agree beyond what the data taught them: the map is compared
+    with the other seed's.
+    """
     share = roi_scores(small)["all"] / roi_scores(whole)["all"]
     return {
-        "map": Measured.of(map_correlation(small, whole), PATCHES),
+        "map": Measured.of(map_correlation(small, again), PATCHES),
         "score": Measured.of(share, PICTURES),
-    } | predicts([small, whole])
+    } | predicts([small, whole, again])
+
+
+def _seeds(readings: Any) -> int:
+    """How many seeds the innermost lists of readings hold, the fewest of all."""
+    if isinstance(readings, Mapping):
+        return min(_seeds(each) for each in readings.values())
+    if isinstance(readings[0], Reading):
+        return len(readings)
+    return min(_seeds(each) for each in readings)
 
 
 def evaluate(
     name: str,
     measure: Callable[[Readings], Mapping[str, Measured]],
-    readings: Readings,
-    control: Readings | None = None,
+    seeds: Sequence[Readings],
     subject: str = "",
-    run: str = "",
+    run: Run | None = None,
+    truth: Readings | None = None,
 ) -> Judged:
-    """Judge a finding by `measure(readings)`, with what truth says and what a control does.
+    """Judge a finding by `measure`, over seeds.
 
-    `control`: the same of fits to shuffled responses. Recorded for the scoreboard of `subject`, if
-    one is named. Where nothing measured depends on a truth that is known, there is no truth.
+    `seeds`: what `measure` takes, once for each seed; rows 12, 16 and 17, which compare seeds, take
+    one element that holds all. Recorded for the scoreboard of `subject`, if one is named.
+    `truth`: what `measure` takes, of what a simulated person truly reads.
+
+    Raises:
+        InputError: for no seeds, a subject without its run, or the truth of a row that has none.
     """
-    found = measure(readings)
-    true = {part: m for part, m in measure(with_truth(readings)).items() if part != PREDICTS}
-    judged = judge(FINDINGS[name], found)
-    truth = judge(FINDINGS[name], true)
-    if all(m == found[part] for part, m in true.items()):
-        truth = None
-    mixed = None if control is None else judge(FINDINGS[name], measure(control))
-    if subject:
-        record(subject, judged, truth, mixed, run)
+    finding = FINDINGS[name]
+    if not seeds:
+        raise InputError(f"{name}: no readings; expected those of one or more seeds.")
+    if subject and run is None:
+        raise InputError(f"{name}: subject={subject!r} without a run; expected findings.Run.")
+    if truth is not None and not finding.true_parts:
+        raise InputError(f"{name}: truth given; of this finding a simulated person has none.")
+    if name in COMPARE_SEEDS:
+        judged = judge(finding, measure(seeds[0]), _seeds(seeds[0]))
+    else:
+        judged = judge(finding, over_seeds([measure(each) for each in seeds]), len(seeds))
+    true = None
+    if truth is not None:
+        found = measure(truth)
+        true = judge(finding, {part: found[part] for part in finding.true_parts})
+    if subject and run is not None:
+        record(subject, judged, true, run)
     return judged

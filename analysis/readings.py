@@ -8,7 +8,7 @@ that are compared share them. The first of all draws is the data as they are.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -31,7 +31,6 @@ VENTRAL, DORSAL = ("FBA", "FFA", "PPA", "VWFA"), ("OPA",)
 AREAS = (*EARLY, *MIDDLE, *LATE)
 Draws = Float[np.ndarray, " draw"]
 RoiDraws = Mapping[str, Draws]  # by ROI; the data as they are first
-Readings = TypeVar("Readings")  # a Reading, or lists and dicts of them
 
 
 @dataclass(frozen=True)
@@ -72,23 +71,22 @@ def truth_of(subject: Subject) -> Truth:
     return load_truth(subject.name, hemi * whole + vertex)
 
 
-def with_truth(readings: Readings) -> Readings:
-    """Readings, in whatever lists and dicts, with what a simulated subject reads in truth.
+def truth_reading(reading: Reading) -> Reading:
+    """A reading with what its simulated subject truly reads; scores stay as they were measured.
 
-    Those of the network that its responses were made from; of others no truth is known, and they
-    stay as they were measured. So do scores.
+    Raises:
+        InputError: where no truth is known: of another network than the teacher, or another person.
     """
-    if isinstance(readings, Mapping):
-        return {name: with_truth(reading) for name, reading in readings.items()}
-    if isinstance(readings, Sequence):
-        return [with_truth(reading) for reading in readings]
-    if not (readings.subject.simulated and readings.backbone == TEACHER):
-        return readings
-    truth = truth_of(readings.subject)
+    if not (reading.subject.simulated and reading.backbone == TEACHER):
+        raise InputError(
+            f"{reading.subject.name}, {reading.backbone}: no truth is known; expected a simulated"
+            f" subject and {TEACHER}, from which its responses were made."
+        )
+    truth = truth_of(reading.subject)
     layer = truth.layer.astype(float)
     return replace(
-        readings,
-        maps=replace(readings.maps, weights=layer, shares=layer),
+        reading,
+        maps=replace(reading.maps, weights=layer, shares=layer),
         channel=truth.channel,
         space=truth.space,
         scale=truth.scale,

@@ -1,30 +1,35 @@
 """What a finding is, and when it holds.
 
-    judged = judge(finding, {"slope": Measured(0.2, 0.1, 0.3, "patches of cortex")})
+    judged = judge(finding, {"slope": Measured(0.2, 0.1, 0.3, "31 patches of cortex, 3 seeds")})
     judged.verdict, judged.table()
 
 A claim has one or several parts, each a number that lies above (or below) a bound if it is true. A
-part holds if its whole interval does, doesn't if its whole interval lies beyond, and can't be told
-in between. All parts have to hold; one that doesn't is enough against. And nothing is read from
-networks that predict nothing: their smallest R² has to be above 0 first.
+part holds if its whole 95 % interval does, doesn't if its whole interval lies beyond, and can't be
+told in between. All parts have to hold; one that doesn't is enough against, so the intervals that
+speak against a claim of several parts are widened (Bonferroni's correction). Nothing is read from
+networks that predict nothing: the smallest R² of those that a part reads has to be above 0. And a
+verdict is over several seeds: with fewer the numbers are shown and not judged.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 from jaxtyping import Float
 
 from analysis import metrics
 from analysis.files import InputError
 
-Verdict = Literal["holds", "does not hold", "cannot be told", "not run"]
+Verdict = Literal["holds", "does not hold", "cannot be told", "not judged", "not run"]
 NOT_RUN: Verdict = "not run"
 TRUTH_UNKNOWN = "truth not known"
 PREDICTS = "predicts"  # the part that every row read from networks has
+SEEDS = 3  # that a verdict is over
+TAIL = (1 - metrics.LEVEL) / 2
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,43 @@ class Measured:
         value = 2 * draws[0] - draws[1:].mean()
         return cls(float(value), float(2 * draws[0] - high), float(2 * draws[0] - low), over)
 
+    @classmethod
+    def smallest(cls, draws: Mapping[str, Float[np.ndarray, " draw"]], over: str) -> "Measured":
+        """The smallest of several numbers, in each draw anew.
+
+        The smallest of noisy numbers lies too low, and that of drawn ones lower still. So the upper
+        end is that of the number whose own interval, widened for how many there are, ends first.
+        """
+        least = cls.of(np.min(list(draws.values()), axis=0), over)
+        each = [cls.of(of_one, over).widened(len(draws)).high for of_one in draws.values()]
+        return cls(least.value, least.low, max(least.value, float(np.min(each))), over)
+
+    @classmethod
+    def largest(cls, draws: Mapping[str, Float[np.ndarray, " draw"]], over: str) -> "Measured":
+        """The largest of several numbers, likewise."""
+        return -cls.smallest({name: -of_one for name, of_one in draws.items()}, over)
+
+    def __neg__(self) -> "Measured":
+        return Measured(-self.value, -self.high, -self.low, self.over)
+
+    def widened(self, parts: int) -> "Measured":
+        """With the interval that one of so many numbers needs for all to have 95 % together.
+
+        By the ratio of normal quantiles: far tails of few draws are not known.
+        """
+        by = scipy.stats.norm.ppf(1 - TAIL / parts) / scipy.stats.norm.ppf(1 - TAIL)
+        low, high = (self.value + by * (end - self.value) for end in (self.low, self.high))
+        return Measured(self.value, low, high, self.over)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval to judge by; if not, `over` says why."""
+        return all(map(math.isfinite, (self.value, self.low, self.high)))
+
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        if self.known:
+            return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f} ({self.over})" if math.isfinite(self.value) else self.over
 
 
 @dataclass(frozen=True)
@@ -64,16 +104,20 @@ class Rule:
     bound: float = 0.0
     side: Literal["above", "below"] = "above"
 
-    def judge(self, m: Measured) -> Verdict:
-        if not all(map(math.isfinite, (m.value, m.low, m.high))):
+    def judge(self, m: Measured, parts: int = 1) -> Verdict:
+        """The verdict on one number; `parts`: of how many any one would speak against the claim."""
+        if not m.known:
             return "cannot be told"
-        above, below = m.low > self.bound, m.high < self.bound
-        if above or below:
-            return "holds" if above == (self.side == "above") else "does not hold"
-        return "cannot be told"
+        wide = m.widened(parts)
+        if self.side == "below":
+            m, wide = -m, -wide
+        bound = self.bound if self.side == "above" else -self.bound
+        if m.low > bound:
+            return "holds"
+        return "does not hold" if wide.high < bound else "cannot be told"
 
     def __str__(self) -> str:
-        return f"interval {self.side} {self.bound:g}"
+        return f"{self.side} {self.bound:g}"
 
 
 @dataclass(frozen=True)
@@ -83,6 +127,7 @@ class Part:
     name: str
     statistic: str  # in words
     rule: Rule = Rule()
+    gate: str = PREDICTS  # the number that says whether the networks that it reads predict
 
 
 @dataclass(frozen=True)
@@ -95,6 +140,7 @@ class Finding:
     sections: str
     shown: str  # figures and tables
     parts: tuple[Part, ...]
+    true_parts: tuple[str, ...] = ()  # known of a simulated person, whatever was fitted
 
     @property
     def source(self) -> str:
@@ -107,36 +153,47 @@ class Judged:
 
     finding: Finding
     measured: Mapping[str, Measured]  # by part
+    seeds: int = SEEDS  # that the numbers are over
 
     def part(self, part: Part) -> Verdict:
         """The verdict on one part."""
-        return part.rule.judge(self.measured[part.name]) if part.name in self.measured else NOT_RUN
+        if part.name not in self.measured:
+            return NOT_RUN
+        if self.seeds < SEEDS:
+            return "not judged"
+        gate = self.measured.get(part.gate)
+        if gate is not None and Rule().judge(gate) != "holds":
+            return "cannot be told"
+        return part.rule.judge(self.measured[part.name], len(self.finding.parts))
 
     @property
     def verdict(self) -> Verdict:
+        return self.of([part.name for part in self.finding.parts])
+
+    def of(self, parts: Sequence[str]) -> Verdict:
+        """The verdict on some parts together."""
         if not self.measured:
             return NOT_RUN
-        if PREDICTS in self.measured and Rule().judge(self.measured[PREDICTS]) != "holds":
-            return "cannot be told"
-        each = {self.part(part) for part in self.finding.parts}
+        if self.seeds < SEEDS:
+            return "not judged"
+        each = {self.part(part) for part in self.finding.parts if part.name in parts}
         if "does not hold" in each:
             return "does not hold"
         return "holds" if each == {"holds"} else "cannot be told"
 
     @property
-    def numbers(self) -> str:
-        """Each part's value and interval, in a line."""
-        return "; ".join(
-            f"{p.name} {self.measured[p.name]}"
-            for p in self.finding.parts
-            if p.name in self.measured
-        )
+    def why(self) -> str:
+        """Why it isn't judged, or nothing."""
+        if self.verdict != "not judged":
+            return ""
+        word = "seed" if self.seeds == 1 else "seeds"
+        return f"{self.seeds} {word}; a verdict is over {SEEDS}"
 
     def table(self) -> pd.DataFrame:
         """A row per part: statistic, value, interval, rule, verdict."""
         parts = list(self.finding.parts)
-        if PREDICTS in self.measured:
-            parts.insert(0, Part(PREDICTS, "smallest R² of the networks read, all vertices"))
+        gates = sorted({part.gate for part in parts} & self.measured.keys())
+        parts = [Part(gate, "smallest R² of the networks read") for gate in gates] + parts
         rows = []
         for part in parts:
             m = self.measured.get(part.name, Measured(math.nan, math.nan, math.nan, ""))
@@ -155,48 +212,66 @@ class Judged:
         return pd.DataFrame(rows)
 
 
-def over_runs(each: Sequence[Mapping[str, Measured]], over: str) -> dict[str, Measured]:
-    """The same parts measured in several runs: their mean, and Student's interval over runs.
+def with_spread(m: Measured, seeds: Float[np.ndarray, " seed"]) -> Measured:
+    """A number whose interval holds the spread of seeds too, beside what it is over.
 
-    `over`: "seeds" or "subjects". The smallest R² is the smallest of all runs.
+    `seeds`: what each seed alone gives, or the jackknife's pseudo-values; NaN if a seed has none.
+    The two half widths are joined as the sides of a right angle (MOVER; Zou and Donner 2008).
+    """
+    n = len(seeds)
+    if n < 2:
+        return replace(m, over=f"{m.over}, 1 seed")
+    half = scipy.stats.t.ppf(1 - TAIL, n - 1) * np.std(seeds, ddof=1) / n**0.5
+    low, high = (float(np.hypot(half, end)) for end in (m.value - m.low, m.high - m.value))
+    return Measured(m.value, m.value - low, m.value + high, f"{m.over}, {n} seeds")
+
+
+def over_seeds(each: Sequence[Mapping[str, Measured]]) -> dict[str, Measured]:
+    """The mean over seeds of each part, with an interval over what one fit's is over and over seeds.
+
+    Half widths below and above: the mean over seeds of one fit's, and Student's of the mean over
+    seeds, joined by `with_spread`. A part that one seed can't measure has that seed's reason.
     """
     found = {}
     for part in each[0]:
         runs = [run[part] for run in each]
-        low, high = metrics.over_runs(np.array([m.value for m in runs]))
-        mean = float(np.mean([m.value for m in runs]))
-        least = min(runs, key=lambda m: m.value)
-        found[part] = least if part == PREDICTS else Measured(mean, float(low), float(high), over)
+        value, low, high = np.mean([(m.value, m.low, m.high) for m in runs], axis=0).tolist()
+        why = next((m for m in runs if not m.known), None)
+        if why is not None:
+            found[part] = Measured(value, math.nan, math.nan, why.over)
+        else:
+            mean = Measured(value, low, high, runs[0].over)
+            found[part] = with_spread(mean, np.array([m.value for m in runs]))
     return found
 
 
-def judge(finding: Finding, measured: Mapping[str, Measured]) -> Judged:
-    """The finding with these numbers.
+def judge(finding: Finding, measured: Mapping[str, Measured], seeds: int = SEEDS) -> Judged:
+    """The finding with these numbers, over so many seeds.
 
     Raises:
         InputError: for a number that the finding has no part for.
     """
-    known = {part.name for part in finding.parts} | {PREDICTS}
+    known = {part.name for part in finding.parts} | {part.gate for part in finding.parts}
     if unknown := measured.keys() - known:
         raise InputError(
             f"finding {finding.name!r}: no part {', '.join(sorted(unknown))}; expected"
             f" {', '.join(sorted(known))}."
         )
-    return Judged(finding, measured)
+    return Judged(finding, measured, seeds)
 
 
 def against_truth(judged: Judged, truth: Judged | None) -> str:
-    """Whether what is there was found, and what isn't was claimed."""
-    if truth is None or truth.verdict in (NOT_RUN, "cannot be told"):
+    """Whether what is true was found, and what isn't was claimed: of the parts whose truth is known.
+
+    Unknown where there is no truth, none on one side of the bound, or no verdict.
+    """
+    unjudged = ("not judged", NOT_RUN)
+    if truth is None or judged.verdict in unjudged:
         return TRUTH_UNKNOWN
-    there, claimed = truth.verdict == "holds", judged.verdict == "holds"
-    if claimed:
-        return "found" if there else "claimed, and is not there"
-    return "missed" if there else "not there, and not claimed"
-
-
-def in_control(control: Judged | None) -> str:
-    """Whether the same page claims it of shuffled responses, where nothing is there."""
-    if control is None or control.verdict == NOT_RUN:
-        return NOT_RUN
-    return "claimed" if control.verdict == "holds" else "not claimed"
+    true = truth.of(truth.finding.true_parts)
+    if true not in ("holds", "does not hold"):
+        return TRUTH_UNKNOWN
+    claimed = judged.of(truth.finding.true_parts) == "holds"
+    if true == "holds":
+        return "found" if claimed else "missed"
+    return "claimed, and is not there" if claimed else "not there, and not claimed"
