@@ -1,7 +1,7 @@
 """What the page on channels compares: clusters, early and late areas, and places; and in words.
 
     fits = networks("sim01", "small", [0, 1, 2])      # each network by each seed
-    reads = reads_of(fits)                            # what its vertices read of its channels
+    reads = reads_of(readings_of(fits))               # what its vertices read of its channels
     groups = clusters_of(reads)                       # numbered alike in all networks
 
 `tops_compared` has the top channels in pictures.
@@ -20,8 +20,8 @@ from analysis import evidence
 from analysis.alignment import LATE, patches_of, roi_sums
 from analysis.channels import agreement, channel_clusters, responding, same_colours
 from analysis.files import InputError
-from analysis.fit import Fit
 from analysis.findings import Run
+from analysis.fit import Fit
 from analysis.networks_compared import truth_known
 from analysis.readings import EARLY, PATCHES, Reading, read, truth_of, truth_reading
 from analysis.report import DASH, plain_table, ranged
@@ -75,9 +75,9 @@ def what_is_read(fit: Fit) -> Float[np.ndarray, "vertex channel"]:
     return responding(fit.model.weight.numpy(), channel_spread(fit))
 
 
-def reads_of(fits: Fits) -> dict[str, list[Float[np.ndarray, "vertex channel"]]]:
-    """`what_is_read` in each fit."""
-    return {name: [what_is_read(fit) for fit in each] for name, each in fits.items()}
+def reads_of(readings: Readings) -> dict[str, list[Float[np.ndarray, "vertex channel"]]]:
+    """`what_is_read` in each fit, of `readings_of`."""
+    return {name: [reading.channel for reading in each] for name, each in readings.items()}
 
 
 def clusters_of(reads: Reads) -> dict[str, Int[np.ndarray, " vertex"]]:
@@ -312,7 +312,9 @@ def early_late_table(table: pd.DataFrame) -> Styler:
     return plain_table(pd.DataFrame(cells))
 
 
-def key_finding(found: Judged, truth: Reading | None, table: pd.DataFrame, agreed: pd.DataFrame) -> str:
+def key_finding(
+    found: Judged, truth: Reading | None, table: pd.DataFrame, agreed: pd.DataFrame
+) -> str:
     """The finding, in a box; every number from the verdict and the tables."""
     said = ""
     if truth is not None:

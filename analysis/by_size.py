@@ -18,7 +18,7 @@ from pandas.io.formats.style import Styler
 from analysis import evidence, reported
 from analysis.alignment import STATISTICS, align, depth_table
 from analysis.backbones import CARDS
-from analysis.findings import FINDINGS, Run
+from analysis.findings import Run
 from analysis.fit import Fit
 from analysis.networks_compared import truth_known
 from analysis.readings import (
@@ -33,7 +33,7 @@ from analysis.readings import (
 from analysis.report import plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.sweep import BASE, FAMILIES, different, get_fits, sized
-from analysis.verdicts import Judged, Measured, judge, over_seeds
+from analysis.verdicts import Judged, Measured, over_seeds
 
 # By family, then by name, smallest first; a reading per seed.
 Networks = Mapping[str, Mapping[str, Sequence[Reading]]]
@@ -152,9 +152,7 @@ def layers_of(
     return sheet
 
 
-def judged(
-    networks: Networks, subject: str = "", run: Run | None = None
-) -> tuple[Judged, Judged]:
+def judged(networks: Networks, subject: str = "", run: Run | None = None) -> tuple[Judged, Judged]:
     """Rows 10 (CLIP) and 11 (the others), recorded for the scoreboard if a subject is named.
 
     `run`: with CLIP's seeds, of which the others have the first ones.
@@ -191,22 +189,22 @@ def shown(table: pd.DataFrame) -> Styler:
 
 
 def verdicts_table(judged: Judged) -> Styler:
-    """A row per part of the claim: measured, and the same of the paper's figure, both judged."""
-    name = judged.finding.name
-    paper = judge(FINDINGS[name], reported.evidence_of_paper()[name])
+    """A row per part of the claim: measured, its verdict, and the same of the paper's figure."""
+    printed = reported.printed_numbers().get(judged.finding.name, {})
     rows = [
         {
             "Part": part.name,
             "What": part.statistic,
             "Measured": ranged(m.value, m.low, m.high),
+            "Interval over": m.over,
+            "Holds if": str(part.rule),
             "Verdict": judged.part(part),
-            "The paper's": ranged(p.value, p.low, p.high),
-            "By the same rule": paper.part(part),
+            "The paper's": printed.get(part.name, np.nan),
         }
         for part in judged.finding.parts
-        for m, p in [(judged.measured[part.name], paper.measured[part.name])]
+        for m in [judged.measured[part.name]]
     ]
-    return plain_table(pd.DataFrame(rows))
+    return plain_table(pd.DataFrame(rows)).format({"The paper's": "{:.2f}"}, na_rep="–")
 
 
 def published_table() -> Styler:

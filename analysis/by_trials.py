@@ -39,7 +39,10 @@ TRIALS = {"small": (300, 900), "paper": (300, 1000, 3000, 10000)}
 JUDGED = {"small": 300, "paper": 3000}
 MAPPED = "factortopy"
 # GNet's pooling fields take longest by far: of the small size they are not fitted.
-RIVALS = {"small": ("class-token", "ridge"), "paper": ("class-token", "patch-token", "gnet", "ridge")}
+RIVALS = {
+    "small": ("class-token", "ridge"),
+    "paper": ("class-token", "patch-token", "gnet", "ridge"),
+}
 
 
 @runtime_checkable

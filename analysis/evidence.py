@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
 from analysis.files import InputError
-from analysis.findings import FAMILIES, FINDINGS, Run, gate, record
+from analysis.findings import FAMILIES, FINDINGS, Run, record
 from analysis.readings import (
     AREAS,
     DORSAL,
@@ -39,7 +39,7 @@ from analysis.readings import (
     roi_scores,
     separation,
 )
-from analysis.verdicts import PREDICTS, Judged, Measured, judge, over_seeds
+from analysis.verdicts import Judged, Measured, judge, over_seeds
 
 LATE_STEP = 35  # of Stable Diffusion's 50
 COMPARE_SEEDS = ("fine-tuning-layout", "subjects-differ", "seeds-agree")  # by their statistic

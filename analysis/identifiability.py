@@ -123,10 +123,7 @@ def shown(found: pd.DataFrame) -> Styler:
 def finding(subject: str, found: pd.DataFrame) -> str:
     """What the default gives back of the truth, and what differs from it, in a box."""
     own = found[(found["variant"] == DEFAULT) & (found["quantity"] != SCORE)]
-    each = "; ".join(
-        f"{r.quantity} {ranged(r.mean, r.low, r.high)}"
-        for r in own.itertuples()
-    )
+    each = "; ".join(f"{r.quantity} {ranged(r.mean, r.low, r.high)}" for r in own.itertuples())
     some = found[found["q"] < Q]
     named = ", ".join(dict.fromkeys(some["variant"])) or "none"
     return (

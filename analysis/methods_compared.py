@@ -18,7 +18,6 @@ from analysis.attribution import layer_maps
 from analysis.backbones import card_of
 from analysis.comparison import compare, false_discovery
 from analysis.costs import costs, multiply_accumulates
-from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.layer_grid import Grid, layer_grid
 from analysis.model import VARIANTS
@@ -293,9 +292,7 @@ def truth_table(fits: Compared) -> pd.DataFrame:
     }
     for name, scores in found.items():  # chosen on validation pictures, as ridge does
         layer = np.nan_to_num(scores, nan=-np.inf).argmax(0).astype(float)
-        rows.append(
-            {"Method": name, "Seeds": 1, "layer": metrics.rank_correlation(true, layer)}
-        )
+        rows.append({"Method": name, "Seeds": 1, "layer": metrics.rank_correlation(true, layer)})
     return pd.DataFrame(rows)
 
 

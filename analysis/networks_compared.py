@@ -198,6 +198,11 @@ def _judged(
     }
 
 
+def seeds_of(judged: Judged, run: Run) -> Run:
+    """The run with as many of its seeds as a row was judged over."""
+    return replace(run, seeds=run.seeds[: judged.seeds])
+
+
 def judged_scores(
     vits: Readings, steps: Readings, subject: str = "", run: Run | None = None
 ) -> dict[str, Judged]:
@@ -232,9 +237,7 @@ def judged_layers(
     )
 
 
-def judged_people(
-    each: Readings, subject: str = "", run: Run | None = None
-) -> dict[str, Judged]:
+def judged_people(each: Readings, subject: str = "", run: Run | None = None) -> dict[str, Judged]:
     """Rows 16 and 17, of people and seeds, as far as there are two of them; recorded likewise."""
     if any(len(runs) < 2 for runs in each.values()):
         return {}

@@ -18,7 +18,8 @@ from analysis.alignment import OURS, STATISTICS, Definition, align, depth_table,
 from analysis.attribution import agreement_table
 from analysis.comparison import Paired
 from analysis.files import InputError
-from analysis.networks_compared import Readings, truth_known
+from analysis.findings import Run, recorded
+from analysis.networks_compared import Readings, seeds_of, truth_known
 from analysis.published import COLUMNS, SUBJECTS, TABLE_13
 from analysis.readings import (
     EARLY,
@@ -34,7 +35,7 @@ from analysis.readings import (
 )
 from analysis.report import AREA_NAMES, DASH, plain_table, ranged
 from analysis.simulate import TEACHER
-from analysis.verdicts import Judged, Measured, judge, over_seeds
+from analysis.verdicts import Judged, Measured, against_truth, over_seeds
 
 BREAK = "<br>"
 Maps = dict[str, Float[np.ndarray, " vertex"] | None]
@@ -269,9 +270,7 @@ def alignment_shown(each: Readings, attribution: str = "weight") -> Styler:
 def _line(runs: Sequence[Reading], definition: Definition = OURS) -> dict[str, Measured]:
     """The statistics of depth over the hierarchy, over patches and seeds."""
     lines = [align(r.maps, r.subject, definition).samples for r in runs]
-    return over_seeds(
-        [{s: Measured.of(line[s], PATCHES) for s in STATISTICS} for line in lines]
-    )
+    return over_seeds([{s: Measured.of(line[s], PATCHES) for s in STATISTICS} for line in lines])
 
 
 def figure_5_shown(panel: str = "#1 base") -> Styler:
@@ -353,36 +352,36 @@ def agreement_shown(each: Mapping[str, Sequence[Reading]], seeds: Sequence[int])
 # verdicts
 
 
-def verdict_text(judged: Judged, subject: str = "") -> str:
-    """A claim, its verdict, and each part's number beside the paper's by the same rule.
+def verdict_text(judged: Judged, subject: str = "", run: Run | None = None) -> str:
+    """A claim, its verdict, and each part's number beside the one that the paper prints.
 
-    `subject`: with what truth and the shuffled control say, as they were recorded for it.
+    `subject`, `run`: with what truth says, as it was recorded for them.
     """
     finding = judged.finding
-    paper = judge(finding, reported.evidence_of_paper().get(finding.name, {})).measured
-    kept, _ = recorded(subject, finding) if subject else ({}, "")
-    of_truth = against_truth(judged, kept.get("truth"))
-    control = kept.get("control")
-    mixed = in_control(control)
-    if control and mixed != NOT_RUN:
-        mixed += f"; its smallest R² is {control.measured[PREDICTS]}"
+    printed = reported.printed_numbers().get(finding.name, {})
+    kept = recorded(subject, finding, run) if subject and run else {}
+    truth = against_truth(judged, kept.get("truth"))
+    why = f" ({judged.why})" if judged.why else ""
     rows = []
     for part in finding.parts:
         if part.name in judged.measured:
-            published = str(paper.get(part.name, DASH))
+            m = judged.measured[part.name]
+            paper = f"{printed[part.name]:.3f}" if part.name in printed else DASH
             rows.append(
-                f"| *{part.name}*: {part.statistic} | {judged.measured[part.name]} |"
-                f" {part.rule} | {judged.part(part)} | {published} |"
+                f"| *{part.name}*: {part.statistic} | {m} | {m.over} | {part.rule} |"
+                f" {judged.part(part)} | {paper} |"
             )
     return (
-        f"**{finding.claim}** ({finding.source}) Here: **{judged.verdict}**. Against truth:"
-        f" {of_truth}. Of shuffled responses: {mixed}. The smallest R² of the networks read is"
-        f" {judged.measured[PREDICTS]}.\n\n"
-        "| Part | Value, 95 % interval | Holds if | Verdict | The paper's |\n"
-        "|:--|:--|:--|:--|:--|\n" + "\n".join(rows)
+        f"**{finding.claim}** ({finding.source}) Here: **{judged.verdict}**{why}. Against truth:"
+        f" {truth}.\n\n"
+        "| Part | Value, 95 % interval | Interval over | Holds if | Verdict | The paper's |\n"
+        "|:--|:--|:--|:--|:--|:--|\n" + "\n".join(rows)
     )
 
 
-def verdicts_text(judged: Mapping[str, Judged], subject: str = "", why_not: str = "") -> str:
+def verdicts_text(
+    judged: Mapping[str, Judged], subject: str = "", run: Run | None = None, why_not: str = ""
+) -> str:
     """Each of several claims, one after another; `why_not` where there is none."""
-    return "\n\n".join(verdict_text(one, subject) for one in judged.values()) or why_not
+    each = (verdict_text(one, subject, run and seeds_of(one, run)) for one in judged.values())
+    return "\n\n".join(each) or why_not

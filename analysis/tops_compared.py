@@ -23,15 +23,16 @@ from pandas.io.formats.style import Styler
 from analysis.by_channels import channel_spread
 from analysis.category import CATEGORY, category_areas, shown
 from analysis.channel_figures import top_grid
+from analysis.evidence import evaluate
+from analysis.evidence import top_channels as top_channels_shown
 from analysis.features import Tokens
 from analysis.figures import SCREEN_DPI, light_dark
 from analysis.files import InputError
-from analysis.evidence import evaluate
-from analysis.findings import Run
+from analysis.findings import Run, recorded
 from analysis.fit import Fit
 from analysis.picture_channels import local_tokens
 from analysis.predict import load_network
-from analysis.readings import PICTURES, predicts, read, truth_of
+from analysis.readings import PICTURES, Draws, Reading, predicts, read, truth_of
 from analysis.report import DASH, plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.subject import AREAS
@@ -279,18 +280,12 @@ def _truth_known(fit: Fit) -> bool:
     return fit.subject.simulated and fit.record["backbone"] == TEACHER
 
 
-def _least(maps: Mapping[str, Maps], there: Mapping[str, Bool[np.ndarray, " p"]]) -> Measured:
-    """The smallest area under the curve of all areas, the smallest of each draw."""
-    areas = category_areas(maps, there)
-    return Measured.of(np.min([*areas.values()], axis=0), PICTURES)
-
-
-def _category(fit: Fit, there: Mapping[str, Bool[np.ndarray, " p"]]) -> dict[str, Measured]:
-    """What row 15 is judged by, of one fit."""
+def _curves(fit: Fit, there: Mapping[str, Bool[np.ndarray, " p"]]) -> dict[str, Draws]:
+    """By area, how well its first channel of what one fit reads tells its category's pictures."""
     local, spread = _pooled(fit.tokens, fit.split.test[:MOST]), channel_spread(fit)
     areas = [area for area in CATEGORY if area in fit.rois]
     maps = {area: top_channels(fit.model, fit.rois[area], spread).maps(local) for area in areas}
-    return {"category": _least(maps, there)} | predicts([read(fit)])
+    return category_areas(maps, there)
 
 
 def judged_categories(
@@ -306,17 +301,17 @@ def judged_categories(
     areas = [area for area in CATEGORY if area in fit.rois]
     if there is None or not areas or not any(0 < kind.sum() < len(rows) for kind in there.values()):
         return None
-    return evaluate("top-channels", lambda fit: _category(fit, there), fits, subject, run)
+    truth = None
+    if _truth_known(fit):
+        true = _true_maps(fit, areas, _pooled(fit.tokens, rows))
+        truth = category_areas(true, there), read(fit)
+    each = [(_curves(one, there), read(one)) for one in fits]
+    return evaluate("top-channels", _category, each, subject, run, truth)
 
 
-def true_category(fit: Fit) -> Measured | None:
-    """The same number of the channels that areas truly read; None where that is not known."""
-    there = shown(fit.subject, fit.split.test[:MOST])
-    if there is None or not _truth_known(fit):
-        return None
-    areas = [area for area in CATEGORY if area in fit.rois]
-    local = _pooled(fit.tokens, fit.split.test[:MOST])
-    return _least(_true_maps(fit, areas, local), there)
+def _category(each: tuple[Mapping[str, Draws], Reading]) -> dict[str, Measured]:
+    curves, reading = each
+    return top_channels_shown(curves) | predicts([reading])
 
 
 def category_shown(table: pd.DataFrame | None) -> Styler | str:
@@ -328,14 +323,19 @@ def category_shown(table: pd.DataFrame | None) -> Styler | str:
     return plain_table(cells.rename_axis("Area").reset_index())
 
 
-def category_text(found: Judged | None, true: Measured | None) -> str:
+def category_text(found: Judged | None, subject: str, run: Run) -> str:
     """The verdict on row 15, with what the true channels give."""
     if found is None:
         return "Row 15 of Table 5 is not judged: what the pictures show is not known here."
-    said = f" Of the channels that the simulated areas truly read it is {true}." if true else ""
-    rule = found.finding.parts[0].rule
+    truth = recorded(subject, found.finding, run).get("truth")
+    said = (
+        " Of the channels that the simulated areas truly read it is"
+        f" {truth.measured['category']}, by the same rule: {truth.of(['category'])}."
+        if truth
+        else ""
+    )
     return (
         f"**{found.finding.claim}** {found.verdict.capitalize()}, by CLIP: the smallest area under"
-        f" the curve of all areas is {found.measured['category']}; the claim holds if the {rule}."
-        f"{said}"
+        f" the curve of all areas is {found.measured['category']}; the claim holds if that is"
+        f" {found.finding.parts[0].rule}.{said}"
     )
