@@ -2,10 +2,12 @@
 
     evaluate("clip-best", clip_best, [readings_of_seed_0, ...], subject="sim01", run=run)
 
-Functions return the parts that their finding names, each with its interval. Networks go by the
-paper's names: CLIP, SAM, ImageNet, DiNOv2, MAE, MoCov3, and "SD T40" for a time step.
+Functions return the parts that their finding names, each with its interval, and the smallest R² of
+the networks that they read. Networks go by the paper's names: CLIP, SAM, ImageNet, DiNOv2, MAE,
+MoCov3, and "SD T40" for a time step.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -14,9 +16,9 @@ import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
-from analysis.alignment import LATE, OURS, Definition, align, patches_of, roi_sums
+from analysis.alignment import LATE, OURS, Definition, patches_of
 from analysis.files import InputError
-from analysis.findings import FAMILIES, FINDINGS, Run, record
+from analysis.findings import FAMILIES, FINDINGS, Run, gate, record
 from analysis.readings import (
     AREAS,
     DORSAL,
@@ -28,200 +30,254 @@ from analysis.readings import (
     Draws,
     Reading,
     RoiDraws,
+    changed,
+    confidence,
+    depth_line,
+    group_means,
+    known,
     layer_weight,
     least_predicts,
     map_correlation,
     mean_over,
     moved,
+    n_patches,
+    n_pictures,
     named,
+    over_pairs,
     over_pictures,
     predicts,
     roi_scores,
+    roi_shares,
     separation,
 )
-from analysis.verdicts import Judged, Measured, judge, over_seeds
+from analysis.verdicts import PREDICTS, TAIL, Judged, Measured, judge, over_seeds, with_spread
 
 LATE_STEP = 35  # of Stable Diffusion's 50
+NETWORKS = 8  # for a rank correlation over them
 COMPARE_SEEDS = ("fine-tuning-layout", "subjects-differ", "seeds-agree")  # by their statistic
 Readings = TypeVar("Readings")  # what a row takes: a Reading, or lists and dicts of them
 
 
-def _scores(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, RoiDraws]:
-    return {n: roi_scores(r) if isinstance(r, Reading) else r for n, r in networks.items()}
+def _scores(networks: Mapping[str, Reading | RoiDraws]) -> tuple[dict[str, RoiDraws], str]:
+    """Each network's scores, and what their draws are over."""
+    scores = {n: roi_scores(r) if isinstance(r, Reading) else r for n, r in networks.items()}
+    read = [r for r in networks.values() if isinstance(r, Reading)]
+    return scores, n_pictures(read) if read else PICTURES
 
 
-def _steps(scores: Mapping[str, RoiDraws]) -> tuple[dict[int, RoiDraws], list[RoiDraws]]:
+def _steps(scores: Mapping[str, RoiDraws]) -> tuple[dict[int, RoiDraws], dict[str, RoiDraws]]:
     """Scores of Stable Diffusion by time step, from names such as "SD T40", and the others'."""
     times = {n: int(n.removeprefix("SD T")) for n in scores if n.startswith("SD T")}
     if not times:
         raise InputError(f"networks: {', '.join(scores) or 'none'}; expected some as 'SD T40'.")
     steps = {t: scores[n] for n, t in sorted(times.items(), key=lambda named: named[1])}
-    return steps, [s for n, s in scores.items() if n not in times]
+    return steps, {n: s for n, s in scores.items() if n not in times}
 
 
 def early_and_late(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
     """Row 1."""
     used = ("MAE", "SAM", "CLIP", "DiNOv2")
-    scores = _scores(dict(zip(used, named(networks, *used), strict=True)))
+    scores, over = _scores(dict(zip(used, named(networks, *used), strict=True)))
     away = {n: mean_over(scores[n], EARLY) - mean_over(scores[n], LATE) for n in scores}
     draws = (away["MAE"] + away["SAM"] - away["CLIP"] - away["DiNOv2"]) / 2
-    gap = {"MAE, SAM against CLIP, DiNOv2": Measured.of(draws, PICTURES)}
-    return gap | least_predicts(list(scores.values()))
+    gap = {"MAE, SAM against CLIP, DiNOv2": Measured.of(draws, over)}
+    return gap | least_predicts(list(scores.values()), over)
 
 
 def diffusion_uniform(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
-    """Row 2, of Stable Diffusion by time step ("SD T40") and of ViTs."""
-    steps, vits = _steps(_scores(networks))
-    late = [scores for t, scores in steps.items() if t >= LATE_STEP]
+    """Row 2, of Stable Diffusion by time step ("SD T40") and of ViTs.
+
+    Of regions that a ViT surely predicts: elsewhere a share of the best R² means nothing.
+    """
+    scores, over = _scores(networks)
+    steps, vits = _steps(scores)
+    late = [of_step for t, of_step in steps.items() if t >= LATE_STEP]
     if not (late and vits):
         raise InputError(
             f"networks: {', '.join(networks)}; expected steps from T{LATE_STEP} on, and a ViT."
         )
-    shared = [n for n in AREAS if all(n in scores for scores in (*late, *vits))]
-    share = [
-        np.mean([scores[n] for scores in late], axis=0)
-        / np.max([scores[n] for scores in vits], axis=0)
-        for n in shared
-    ]
-    worst = {"worst region": Measured.of(min(share, key=lambda draws: draws[0]), PICTURES)}
-    return worst | least_predicts([*late, *vits])
+    share = {}
+    for name in (n for n in AREAS if all(n in s for s in (*late, *vits.values()))):
+        best = {vit: of_vit[name] for vit, of_vit in vits.items()}
+        if Measured.largest(best, over).low > 0:
+            mean = np.mean([of_step[name] for of_step in late], axis=0)
+            share[name] = mean / np.max(list(best.values()), axis=0)
+    worst = Measured(math.nan, math.nan, math.nan, "no region that a ViT surely predicts")
+    if share:
+        worst = Measured.smallest(share, f"{over}, {len(share)} regions")
+    return {"worst region": worst} | least_predicts([*late, *vits.values()], over)
 
 
 def diffusion_steps(networks: Mapping[str, Reading | RoiDraws]) -> dict[str, Measured]:
-    """Row 3, of Stable Diffusion by time step ("SD T40")."""
-    steps, _ = _steps(_scores(networks))
-    times = np.array(list(steps))
-    early, late = (
-        times[np.argmax([mean_over(s, names) for s in steps.values()], axis=0)]
-        for names in (EARLY, LATE)
-    )
-    between = Measured.of((early - late).astype(float), PICTURES)
-    return {"steps between": between} | least_predicts(list(steps.values()))
+    """Row 3, of Stable Diffusion by time step ("SD T40"); that the best of them predict."""
+    scores, over = _scores(networks)
+    steps, _ = _steps(scores)
+    times, best, predicted = np.array(list(steps)), [], []
+    for names in (EARLY, LATE):
+        each = {str(t): mean_over(s, names) for t, s in steps.items()}
+        best.append(times[np.argmax(list(each.values()), axis=0)].astype(float))
+        predicted.append(Measured.largest(each, over))
+    between = Measured.of(best[0] - best[1], over)
+    return {"steps between": between, PREDICTS: min(predicted, key=lambda m: m.low)}
 
 
 def clip_best(
     readings: Mapping[str, Reading], definition: Definition = OURS
 ) -> dict[str, Measured]:
     """Row 4."""
-    clip, *others = (align(r.maps, r.subject, definition) for r in named(readings, *FAMILIES))
+    networks = named(readings, *FAMILIES)
+    clip, *others = (depth_line(r, definition)["slope"] for r in networks)
+    over = n_patches(networks[0].subject, tuple(definition.levels))
     return {
-        f"over {name}": Measured.of(clip.slope - other.slope, PATCHES)
+        f"over {name}": Measured.of(clip - other, over)
         for name, other in zip(FAMILIES[1:], others, strict=True)
-    } | predicts(named(readings, *FAMILIES))
+    } | predicts(networks)
 
 
 def last_layer_middle(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 5."""
-    out = {}
+    found = {}
     for name, reading in zip(("ImageNet", "SAM"), named(readings, "ImageNet", "SAM"), strict=True):
         last = layer_weight(reading, slice(-1, None))
         for than, rois in (("not early", EARLY), ("not late", LATE)):
             gap = mean_over(last, MIDDLE) - mean_over(last, rois)
-            out[f"{name}, {than}"] = Measured.of(gap, PATCHES)
-    return out | predicts(named(readings, "ImageNet", "SAM"))
+            over = n_patches(reading.subject, (*MIDDLE, *rois))
+            found[f"{name}, {than}"] = Measured.of(gap, over)
+    return found | predicts(named(readings, "ImageNet", "SAM"))
 
 
 def last_layer_unused(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 6."""
-    out = {}
+    found = {}
     for name, reading in zip(("DiNOv2", "MAE"), named(readings, "DiNOv2", "MAE"), strict=True):
-        last = max(layer_weight(reading, slice(-1, None)).values(), key=lambda draws: draws[0])
-        out[name] = Measured.of(last * reading.maps.weights.shape[1], PATCHES)
-    return out | predicts(named(readings, "DiNOv2", "MAE"))
+        last, layers = layer_weight(reading, slice(-1, None)), reading.maps.weights.shape[1]
+        times = {roi: draws * layers for roi, draws in known(last).items()}
+        found[name] = Measured.largest(times, n_patches(reading.subject))
+    return found | predicts(named(readings, "DiNOv2", "MAE"))
 
 
 def moco_ventral(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 7."""
     (reading,) = named(readings, "MoCov3")
     last = layer_weight(reading, slice(-max(1, round(reading.maps.weights.shape[1] / 6)), None))
-    gap = Measured.of(mean_over(last, VENTRAL) - mean_over(last, DORSAL), PATCHES)
-    return {"ventral less dorsal": gap} | predicts([reading])
+    gap = mean_over(last, VENTRAL) - mean_over(last, DORSAL)
+    over = n_patches(reading.subject, (*VENTRAL, *DORSAL))
+    return {"ventral less dorsal": Measured.of(gap, over)} | predicts([reading])
 
 
 def early_layers(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 8."""
+    networks = dict(zip(FAMILIES, named(readings, *FAMILIES), strict=True))
     first = {
         name: mean_over(layer_weight(r, slice(max(1, round(r.maps.weights.shape[1] / 4)))), EARLY)
-        for name, r in zip(FAMILIES, named(readings, *FAMILIES), strict=True)
+        for name, r in networks.items()
     }
-    used = ("CLIP", "ImageNet")
+    used, over = ("CLIP", "ImageNet"), n_patches(networks["CLIP"].subject, EARLY)
     return {
-        f"{one} over {other}": Measured.of(first[one] - first[other], PATCHES)
+        f"{one} over {other}": Measured.of(first[one] - first[other], over)
         for one in used
         for other in FAMILIES
         if other not in used
-    } | predicts(named(readings, *FAMILIES))
+    } | predicts(list(networks.values()))
 
 
 def diffusion_axes(readings: Mapping[str, Reading]) -> dict[str, Measured]:
     """Row 9: "SD encoder" and "SD decoder" layers at one time, "SD time" of one layer, and ViTs."""
-    encoder, decoder, time = named(readings, "SD encoder", "SD decoder", "SD time")
+    axes = named(readings, "SD encoder", "SD decoder", "SD time")
     vits = [r for name, r in readings.items() if not name.startswith("SD ")]
     if not vits:
         raise InputError(f"readings: {', '.join(readings)}; expected a ViT beside them.")
-    (encoding, _), (decoding, _), (timing, depth) = map(separation, (encoder, decoder, time))
-
-    def confidence(r: Reading) -> Draws:
-        names = [n for n in AREAS if n in r.subject.rois]
-        everywhere = {"": np.any([r.subject.rois[n] for n in names], axis=0)}
-        values = np.stack([r.maps.confidence(), np.ones(len(r.maps.weights))], 1)
-        sums = roi_sums(values, patches_of(r.subject.coordinates), everywhere)
-        return sums[:, 0, 0] / sums[:, 0, 1]
-
-    soft = np.mean([confidence(r) for r in (encoder, decoder)], axis=0)
+    (encoding, _), (decoding, _), (timing, depth) = map(separation, axes)
+    soft = np.mean([confidence(r) for r in axes[:2]], axis=0)
     draws = {
         "time, not layer": timing - (encoding + decoding) / 2,
         "encoder, not decoder": encoding - decoding,
         "softer": np.mean([confidence(r) for r in vits], axis=0) - soft,
         "last steps early": mean_over(depth, EARLY) - mean_over(depth, LATE),
     }
-    found = {name: Measured.of(values, PATCHES) for name, values in draws.items()}
-    return found | predicts(list(readings.values()))
+    over = n_patches(axes[0].subject)
+    found = {name: Measured.of(values, over) for name, values in draws.items()}
+    return found | predicts([*axes, *vits])
 
 
 def clip_size(sizes: Sequence[Reading], definition: Definition = OURS) -> dict[str, Measured]:
-    """Row 10, of CLIP's sizes from the smallest to the largest."""
-    small, large = (align(r.maps, r.subject, definition) for r in (sizes[0], sizes[-1]))
+    """Row 10, of CLIP's sizes from the smallest to the largest: the two ends are compared."""
+    ends = sizes[0], sizes[-1]
+    small, large = (depth_line(r, definition) for r in ends)
     draws = {
-        "slope": large.slope - small.slope,
-        "early": small.start - large.start,
-        "late": large.end - small.end,
+        "slope": large["slope"] - small["slope"],
+        "early": small["start"] - large["start"],
+        "late": large["end"] - small["end"],
     }
-    return {n: Measured.of(d, PATCHES) for n, d in draws.items()} | predicts(sizes)
+    over = n_patches(ends[0].subject, tuple(definition.levels))
+    return {name: Measured.of(d, over) for name, d in draws.items()} | predicts(ends)
 
 
 def other_sizes(
     families: Mapping[str, Sequence[Reading]], definition: Definition = OURS
 ) -> dict[str, Measured]:
-    """Row 11, of each other family's sizes from the smallest to the largest."""
+    """Row 11, of each other family's sizes from the smallest to the largest, each with its R²."""
     found = {}
     for name, sizes in families.items():
-        small, large = (align(r.maps, r.subject, definition) for r in (sizes[0], sizes[-1]))
-        found[f"{name} slope"] = Measured.of(small.slope - large.slope, PATCHES)
+        ends = sizes[0], sizes[-1]
+        small, large = (depth_line(r, definition) for r in ends)
+        over = n_patches(ends[0].subject, tuple(definition.levels))
+        found[f"{name} slope"] = Measured.of(small["slope"] - large["slope"], over)
         if name in ("ImageNet", "DiNOv2"):
-            found[f"{name} early"] = Measured.of(large.start - small.start, PATCHES)
+            found[f"{name} early"] = Measured.of(large["start"] - small["start"], over)
         else:
-            found[f"{name} late"] = Measured.of(small.end - large.end, PATCHES)
-    return found | predicts([r for sizes in families.values() for r in sizes])
+            found[f"{name} late"] = Measured.of(small["end"] - large["end"], over)
+        found |= predicts(ends, gate(name))
+    return found
 
 
-def _changes(readings: Mapping[str, Mapping[str, Reading]], names: Sequence[str]) -> list[Draws]:
-    """How far late vertices of networks moved, mean over tasks; task "" is before any."""
-    return [
-        np.mean([moved(of[""], after, LATE) for task, after in of.items() if task], axis=0)
-        for of in named(readings, *names)
-    ]
+def _jackknife(statistic: Callable[[list[int]], Measured], n: int) -> Measured:
+    """A statistic that compares seeds, with an interval over what its own is over and over seeds.
+
+    The spread over seeds is the jackknife's, which for a mean is the mean's own. Of two seeds none
+    can be left out.
+    """
+    found, every = statistic(list(range(n))), list(range(n))
+    if n < 3:
+        return Measured(found.value, found.low, found.high, f"{found.over}, {n} seeds")
+    without = [statistic([j for j in every if j != i]).value for i in every]
+    return with_spread(found, n * found.value - (n - 1) * np.array(without))
 
 
-def fine_tuning_layout(readings: Mapping[str, Mapping[str, Reading]]) -> dict[str, Measured]:
-    """Row 12, of each network before ("") and after it was tuned to each task."""
+def fine_tuning_layout(
+    networks: Mapping[str, Mapping[str, Sequence[Reading]]],
+) -> dict[str, Measured]:
+    """Row 12, of each network before ("") and after it was tuned to each task, by each seed."""
     used = ("CLIP", "DiNOv2", "MAE")
-    clip, *others = _changes(readings, used)
+    of = dict(zip(used, named(networks, *used), strict=True))
+    n = min(len(seeds) for tasks in of.values() for seeds in tasks.values())
+    over = n_patches(of["CLIP"][""][0].subject, LATE)
+
+    def change(name: str, some: list[int]) -> Draws:
+        seeds = {task: [each[i] for i in some] for task, each in of[name].items()}
+        before = seeds.pop("")
+        return np.mean([changed(before, after, LATE) for after in seeds.values()], axis=0)
+
     found = {
-        name: Measured.of(other - clip, PATCHES)
-        for name, other in zip(used[1:], others, strict=True)
+        name: _jackknife(
+            lambda some, name=name: Measured.of(change(name, some) - change("CLIP", some), over), n
+        )
+        for name in used[1:]
     }
-    return found | predicts([r for of in named(readings, *used) for r in of.values()])
+    return found | predicts([r for tasks in of.values() for seeds in tasks.values() for r in seeds])
+
+
+def _relation(one: Sequence[float], other: Sequence[float]) -> Measured:
+    """The size of the rank correlation over networks, with Fisher's interval over networks."""
+    n = len(one)
+    if n < NETWORKS:
+        why = f"not judged: {n} networks; {NETWORKS} or more are needed for a rank correlation"
+        return Measured(math.nan, math.nan, math.nan, why)
+    related = float(scipy.stats.spearmanr(one, other).statistic)
+    half = 1.03 / math.sqrt(n - 3) * scipy.stats.norm.ppf(1 - TAIL)  # Fieller et al. 1957
+    middle = math.atanh(min(abs(related), 0.999999))
+    low, high = math.tanh(max(middle - half, 0)), math.tanh(middle + half)
+    return Measured(abs(related), low, high, f"{n} networks")
 
 
 def fine_tuning_accuracy(
@@ -229,64 +285,56 @@ def fine_tuning_accuracy(
     right: Mapping[str, Mapping[str, Float[np.ndarray, " picture"]]],
 ) -> dict[str, Measured]:
     """Row 13; `right`: by network and task, the share of runs that name each test picture."""
-    names = tuple(readings)
-    others = [name for name in names if name != "CLIP"]
     accuracy = {
         name: np.mean([over_pictures(each) for each in right[name].values()], axis=0)
-        for name in names
+        for name in readings
     }
     (clip,) = named(accuracy, "CLIP")
-    best = clip - np.max([accuracy[name] for name in others], axis=0)
-    ranks = [
-        scipy.stats.rankdata(np.stack(values), axis=0)
-        for values in (list(accuracy.values()), _changes(readings, names))
+    lead = {name: clip - other for name, other in accuracy.items() if name != "CLIP"}
+    change = [
+        float(np.mean([moved(tasks[""], after, LATE)[0] for t, after in tasks.items() if t]))
+        for tasks in readings.values()
     ]
-    a, b = (r - r.mean(0) for r in ranks)
-    spread = np.sqrt(np.square(a).sum(0) * np.square(b).sum(0))
-    related = np.abs((a * b).sum(0) / np.where(spread > 0, spread, 1))  # no order, no relation
+    pictures = min(len(each) for tasks in right.values() for each in tasks.values())
     return {
-        "CLIP best": Measured.of(best, PICTURES),
-        "no relation": Measured.of(related, f"{PICTURES}, {PATCHES}"),
-    } | predicts([r for of in readings.values() for r in of.values()])
+        "CLIP best": Measured.smallest(lead, f"{pictures} {PICTURES}"),
+        "no relation": _relation([each[0] for each in accuracy.values()], change),
+    } | predicts([r for tasks in readings.values() for r in tasks.values()])
 
 
 def channels_and_places(reading: Reading) -> dict[str, Measured]:
-    """Row 14. The mean cosine of all pairs is the squared length of the mean of unit vectors."""
-    subject, space, scale = reading.subject, reading.space, reading.scale
+    """Row 14, of all pairs of vertices of early and of late areas."""
+    subject, space, groups = reading.subject, reading.space.astype(float), (EARLY, LATE)
     channel = reading.channel.astype(float)
     unit = channel / np.linalg.norm(channel, axis=1, keepdims=True)
-    width = unit.shape[1]
-    values = np.concatenate([unit, space, np.square(space), scale[:, None]], 1).astype(float)
-    groups = {}
-    for name, rois in (("early", EARLY), ("late", LATE)):
-        groups[name] = np.any([subject.rois[r] for r in rois if r in subject.rois], axis=0)
-    counted = np.concatenate([values, np.ones((len(values), 1))], 1)
-    sums = roi_sums(counted, patches_of(subject.coordinates), groups)
-    means = sums[..., :-1] / sums[..., -1:]  # [draw, early or late, value]
-    alike = np.square(means[..., :width]).sum(-1)
-    spread = np.sqrt(
-        (means[..., width + 2 : width + 4] - np.square(means[..., width : width + 2])).sum(-1)
-    )
+    alike, product = (over_pairs(values, subject, groups) for values in (unit, space))
+    values = np.stack([np.square(space).sum(1), reading.scale], 1)
+    square, scale = np.moveaxis(group_means(values, subject, groups), -1, 0)  # [draw, group]
+    spread = np.sqrt(np.maximum(square - product, 0))
     draws = {
         "channels": alike[:, 0] - alike[:, 1],
         "places": spread[:, 0] - spread[:, 1],
-        "global token": means[:, 1, -1] - means[:, 0, -1],
+        "global token": scale[:, 1] - scale[:, 0],
     }
-    found = {name: Measured.of(d, PATCHES) for name, d in draws.items()}
-    return found | predicts([reading])
+    over = n_patches(subject, (*EARLY, *LATE))
+    return {name: Measured.of(d, over) for name, d in draws.items()} | predicts([reading])
+
+
+def top_channels(curves: Mapping[str, Draws]) -> dict[str, Measured]:
+    """Row 15, of each region's area under the curve by its top channels, drawn over pictures."""
+    return {"category": Measured.smallest(curves, PICTURES)}
 
 
 def _apart(profiles: Sequence[Sequence[RoiDraws]]) -> Draws:
     """Mean squared difference over ROIs between runs of different subjects less that within."""
-    shared = [n for n in AREAS if all(n in run for runs in profiles for run in runs)]
-    each = [[np.stack([run[n] for n in shared]) for run in runs] for runs in profiles]
-    flat = [(s, run) for s, runs in enumerate(each) for run in runs]
+    shared = [n for n in AREAS if all(n in known(run) for runs in profiles for run in runs)]
+    flat = [
+        (s, np.stack([run[n] for n in shared])) for s, runs in enumerate(profiles) for run in runs
+    ]
     pairs: dict[bool, list[Draws]] = {True: [], False: []}
     for i, (s, one) in enumerate(flat):
         for t, other in flat[:i]:
             pairs[s == t].append(np.square(one - other).mean(0))
-    if not (pairs[True] and pairs[False]):
-        raise InputError("subjects: expected two or more, and two or more seeds of one.")
     return np.mean(pairs[False], axis=0) - np.mean(pairs[True], axis=0)
 
 
@@ -294,13 +342,66 @@ def subjects_differ(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured
     """Row 16, of each subject's fits by other seeds.
 
     Noise in a subject's training data moves its map as another subject would; no seed shows that.
+
+    Raises:
+        InputError: for one subject, or one seed of any.
     """
-    scores = [[roi_scores(r) for r in runs] for runs in subjects]
+    n = min(map(len, subjects))
+    if len(subjects) < 2 or n < 2:
+        raise InputError("subjects: expected two or more, and two or more seeds of each.")
+    scores = [[roi_shares(r) for r in runs] for runs in subjects]
     depths = [[separation(r)[1] for r in runs] for runs in subjects]
+    every = [r for runs in subjects for r in runs]
+
+    def apart(profiles: Sequence[Sequence[RoiDraws]], over: str) -> Measured:
+        def statistic(some: list[int]) -> Measured:
+            return Measured.unbiased(_apart([[runs[i] for i in some] for runs in profiles]), over)
+
+        return _jackknife(statistic, n)
+
     return {
-        "score": Measured.unbiased(_apart(scores), PICTURES),
-        "alignment": Measured.unbiased(_apart(depths), PATCHES),
-    } | predicts([r for runs in subjects for r in runs])
+        "score": apart(scores, n_pictures(every)),
+        "alignment": apart(depths, n_patches(subjects[0][0].subject)),
+    } | predicts(every)
+
+
+def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
+    """Row 17, of each subject's fits by other seeds: of the subject whose maps agree least.
+
+    Raises:
+        InputError: for one seed of any subject.
+    """
+    n = min(map(len, subjects))
+    if n < 2:
+        raise InputError(f"{subjects[0][0].subject.name}: one run; expected two or more seeds.")
+    pairs = [
+        {(i, j): map_correlation(runs[i], runs[j]) for i in range(n) for j in range(i)}
+        for runs in subjects
+    ]
+    over = f"{len(np.unique(patches_of(subjects[0][0].subject.coordinates)))} {PATCHES}"
+
+    def agreement(some: list[int]) -> Measured:
+        means = {
+            str(person): np.mean([d for pair, d in each.items() if set(pair) <= set(some)], axis=0)
+            for person, each in enumerate(pairs)
+        }
+        return Measured.smallest(means, over)
+
+    return {"map": _jackknife(agreement, n)} | predicts([r for runs in subjects for r in runs])
+
+
+def limited_data(small: Reading, whole: Reading, again: Reading) -> dict[str, Measured]:
+    """Row 18, of a fit on few samples, of one on all, and of another seed's on all.
+
+    Fits of one seed start alike, and so agree beyond what the data taught them: the map is compared
+    with the other seed's.
+    """
+    share = roi_scores(small)["all"] / roi_scores(whole)["all"]
+    over = f"{len(np.unique(patches_of(small.subject.coordinates)))} {PATCHES}"
+    return {
+        "map": Measured.of(map_correlation(small, again), over),
+        "score": Measured.of(share, n_pictures([small, whole])),
+    } | predicts([small, whole, again])
 
 
 def limited_table(by_trials: Mapping[int, Reading], whole: Reading, again: Reading) -> pd.DataFrame:
@@ -316,36 +417,6 @@ def limited_table(by_trials: Mapping[int, Reading], whole: Reading, again: Readi
             row |= {name: m.value, f"{name} low": m.low, f"{name} high": m.high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def top_channels(curves: Mapping[str, Draws]) -> dict[str, Measured]:
-    """Row 15, of each region's area under the curve by its top channels, drawn over pictures."""
-    return {"category": Measured.smallest(curves, PICTURES)}
-
-
-def seeds_agree(subjects: Sequence[Sequence[Reading]]) -> dict[str, Measured]:
-    """Row 17, of each subject's fits by other seeds: of the subject whose maps agree least."""
-    each = []
-    for runs in subjects:
-        pairs = [map_correlation(runs[i], runs[j]) for i in range(len(runs)) for j in range(i)]
-        if not pairs:
-            raise InputError(f"{runs[0].subject.name}: one run; expected two or more seeds.")
-        each.append(np.mean(pairs, axis=0))
-    least = min(each, key=lambda draws: draws[0])
-    return {"map": Measured.of(least, PATCHES)} | predicts([r for runs in subjects for r in runs])
-
-
-def limited_data(small: Reading, whole: Reading, again: Reading) -> dict[str, Measured]:
-    """Row 18, of a fit on few samples, of one on all, and of another seed's on all.
-
-    Fits of one seed start alike, and so agree beyond what the data taught them: the map is compared
-    with the other seed's.
-    """
-    share = roi_scores(small)["all"] / roi_scores(whole)["all"]
-    return {
-        "map": Measured.of(map_correlation(small, again), PATCHES),
-        "score": Measured.of(share, PICTURES),
-    } | predicts([small, whole, again])
 
 
 def _seeds(readings: Any) -> int:

@@ -3,7 +3,8 @@
     readings = {"CLIP": read(fit), "SAM": read(other), ...}   # by the paper's names of families
 
 Draws of scores are of test pictures, those of maps of patches of cortex (`alignment`); networks
-that are compared share them. The first of all draws is the data as they are.
+that are compared share them. The first of all draws is the data as they are. An area of fewer than
+four patches has a number and no interval: drawing so few again says little of what others would be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.stats
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 
-from analysis.alignment import LATE, patches_of, roi_means, roi_sums
+from analysis.alignment import LATE, Definition, align, patches_of, roi_means, roi_sums
 from analysis.attribution import LayerMaps, layer_maps
+from analysis.channels import responding
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import Scores, regions
@@ -25,6 +29,9 @@ from analysis.truth import Truth
 from analysis.verdicts import PREDICTS, Measured
 
 PICTURES, PATCHES = "test pictures", "patches of cortex"
+DRAWS = 1000  # of patches
+LEAST = 4  # patches of an area, for an interval over them
+PICTURES_READ = 128  # whose tokens say how the channels vary
 EARLY = ("V1", "V2", "V3")
 MIDDLE = ("V4",)
 VENTRAL, DORSAL = ("FBA", "FFA", "PPA", "VWFA"), ("OPA",)
@@ -41,9 +48,30 @@ class Reading:
     backbone: str
     scores: Scores
     maps: LayerMaps
-    channel: Float[np.ndarray, "vertex channel"]  # weights of the read-out
+    channel: Float[np.ndarray, "vertex channel"]  # what is read of the network: `what_is_read`
     space: Float[np.ndarray, "vertex 2"]  # -1..1 from edge to edge
     scale: Float[np.ndarray, " vertex"]  # 0 local, 1 global
+
+
+def channel_spread(fit: Fit, n: int = PICTURES_READ) -> Float[np.ndarray, "channel channel"]:
+    """How the channels vary together over pictures trained on, mixed by the mean layer weights.
+
+    Of local tokens over pictures and places, and of global tokens, each with a total of 1/2.
+    """
+    with torch.inference_mode():
+        local, global_ = fit.model.squeezed(*fit.tokens[fit.split.train[:n]])
+        layer = fit.model.selectors().layer.mean(0)
+        near = torch.einsum("l,bldhw->bhwd", layer, local).flatten(0, 2)
+        far = torch.einsum("l,bld->bd", layer, global_)
+    each = [np.cov(tokens.double().numpy().T) for tokens in (near, far)]
+    return sum(spread / np.trace(spread) for spread in each) / 2
+
+
+def what_is_read(fit: Fit) -> Float[np.ndarray, "vertex channel"]:
+    """What the vertices of a fit read, by `channels.responding`: as the paper's W, but in terms of
+    what the channels do.
+    """
+    return responding(fit.model.weight.detach().cpu().numpy(), channel_spread(fit))
 
 
 def read(fit: Fit, seed: int = 0) -> Reading:
@@ -52,12 +80,11 @@ def read(fit: Fit, seed: int = 0) -> Reading:
     Raises:
         InputError: for a rival, which selects nothing.
     """
-    chosen = fit.selectors()
-    arrays = (fit.model.weight.detach(), chosen.space, chosen.scale[:, 0])
-    channel, space, scale = (array.cpu().numpy() for array in arrays)
     maps = layer_maps(fit, seed=seed)
-    backbone = fit.record["backbone"]
-    return Reading(fit.subject, backbone, fit.scores("test"), maps, channel, space, scale)
+    chosen = fit.selectors()
+    space, scale = (each.cpu().numpy() for each in (chosen.space, chosen.scale[:, 0]))
+    scores, channel = fit.scores("test"), what_is_read(fit)
+    return Reading(fit.subject, fit.record["backbone"], scores, maps, channel, space, scale)
 
 
 def truth_of(subject: Subject) -> Truth:
@@ -117,39 +144,125 @@ def roi_scores(reading: Reading) -> RoiDraws:
     }
 
 
-def least_predicts(each: Sequence[RoiDraws]) -> dict[str, Measured]:
+def roi_shares(reading: Reading) -> RoiDraws:
+    """The same as shares of the mean noise ceiling of each."""
+    masks = regions(reading.subject.rois, AREAS, len(reading.scores.r2))
+    known = np.isfinite(reading.scores.r2)
+    return {
+        name: draws / reading.scores.ceiling[masks[name] & known].mean()
+        for name, draws in roi_scores(reading).items()
+    }
+
+
+def n_pictures(readings: Sequence[Reading]) -> str:
+    """Over how many test pictures scores are, in words: the fewest."""
+    return f"{min(r.scores.n_pictures for r in readings)} {PICTURES}"
+
+
+def least_predicts(
+    each: Sequence[RoiDraws], over: str = PICTURES, name: str = PREDICTS
+) -> dict[str, Measured]:
     """The smallest R² over all vertices of several networks."""
-    return {PREDICTS: Measured.of(min((s["all"] for s in each), key=lambda d: d[0]), PICTURES)}
+    return {name: Measured.smallest({str(i): s["all"] for i, s in enumerate(each)}, over)}
 
 
-def predicts(readings: Sequence[Reading]) -> dict[str, Measured]:
+def predicts(readings: Sequence[Reading], name: str = PREDICTS) -> dict[str, Measured]:
     """The smallest R² of several networks, all vertices."""
-    return least_predicts([roi_scores(r) for r in readings])
+    return least_predicts([roi_scores(r) for r in readings], n_pictures(readings), name)
+
+
+def area_patches(subject: Subject, names: Sequence[str] = AREAS) -> dict[str, int]:
+    """How many patches of cortex each of some areas has, of those that the subject has."""
+    patches = patches_of(subject.coordinates)
+    return {n: len(np.unique(patches[subject.rois[n]])) for n in names if n in subject.rois}
+
+
+def areas_table(subject: Subject, names: Sequence[str] = AREAS) -> pd.DataFrame:
+    """A row per area that the subject has: its vertices, and its patches of cortex."""
+    found = area_patches(subject, names)
+    vertices = [int(subject.rois[name].sum()) for name in found]
+    return pd.DataFrame({"ROI": [*found], "vertices": vertices, "patches": [*found.values()]})
+
+
+def n_patches(subject: Subject, names: Sequence[str] = AREAS) -> str:
+    """Over how many patches an interval of some areas is, in words; why there is none, if so."""
+    found = area_patches(subject, names)
+    small = {name: n for name, n in found.items() if n < LEAST}
+    few = f"{', '.join(f'{name} {n}' for name, n in small.items())}; {LEAST} or more are needed"
+    if len(small) == len(found):
+        return f"no interval: too few {PATCHES} ({few})" if small else "no such area"
+    counts = sorted(set(found.values()) - set(small.values()))
+    span = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{span} {PATCHES} an area" + (f" (without {few})" if small else "")
+
+
+def known(values: RoiDraws) -> dict[str, Draws]:
+    """Those of some ROIs that have an interval; all, if none has."""
+    return {n: d for n, d in values.items() if np.isfinite(d).all()} or dict(values)
 
 
 def mean_over(values: RoiDraws, names: Sequence[str]) -> Draws:
-    """The mean over those of some ROIs that there are."""
-    there = [values[name] for name in names if name in values]
+    """The mean over those of some ROIs that there are, and that have an interval if any has."""
+    there = {name: values[name] for name in names if name in values}
     if not there:
         raise InputError(f"rois: none of {', '.join(names)}; there are {', '.join(values)}.")
-    return np.mean(there, axis=0)
+    return np.mean(list(known(there).values()), axis=0)
 
 
-def _layers(reading: Reading) -> Mapping[str, Float[np.ndarray, "draw layer"]]:
-    """Each ROI's mean layer weights."""
-    names, means = roi_means(reading.maps.weights, reading.subject, AREAS)
+def _of_areas(
+    values: Float[np.ndarray, "vertex value"], subject: Subject
+) -> dict[str, Float[np.ndarray, "draw value"]]:
+    """Each area's mean values; no draws of one that has too few patches."""
+    names, means = roi_means(values, subject, AREAS, DRAWS)
+    patches = area_patches(subject)
+    means[1:, [patches[name] < LEAST for name in names]] = np.nan
     return dict(zip(names, np.moveaxis(means, 1, 0), strict=True))
 
 
 def layer_weight(reading: Reading, layers: slice) -> RoiDraws:
     """Each ROI's mean weight of some layers together."""
-    return {name: mean[:, layers].sum(1) for name, mean in _layers(reading).items()}
+    each = _of_areas(reading.maps.weights, reading.subject)
+    return {name: mean[:, layers].sum(1) for name, mean in each.items()}
 
 
 def separation(reading: Reading) -> tuple[Draws, RoiDraws]:
-    """The sd over ROIs of mean depth, and that depth."""
-    names, means = roi_means(reading.maps.depth()[:, None], reading.subject, AREAS)
-    return means[..., 0].std(1), dict(zip(names, means[..., 0].T, strict=True))
+    """The sd over ROIs of mean depth less what chance adds, and that depth.
+
+    Noise adds its own variance to that of the ROIs' means, and drawing patches adds it once more.
+    """
+    depth = {
+        n: d[:, 0] for n, d in _of_areas(reading.maps.depth()[:, None], reading.subject).items()
+    }
+    means = np.stack(list(known(depth).values()))  # [roi, draw]
+    chance = means[:, 1:].var(1).mean() * (1 - 1 / len(means))
+    added = np.full(means.shape[1], 2 * chance)
+    added[0] = chance
+    return np.sqrt(np.maximum(means.var(0) - added, 0)), depth
+
+
+def depth_line(reading: Reading, definition: Definition) -> dict[str, Draws]:
+    """Slope, start and end of the line of depth over the hierarchy, of areas with enough patches.
+
+    No draws where no area of the lowest or of the highest level has enough.
+    """
+    patches = area_patches(reading.subject, tuple(definition.levels))
+    levels = {n: h for n, h in definition.levels.items() if patches.get(n, 0) >= LEAST}
+    ends = {definition.levels[n] for n in patches}
+    whole = levels and {min(ends), max(ends)} <= set(levels.values())
+    used = replace(definition, levels=levels) if whole else definition
+    found = align(reading.maps, reading.subject, used, DRAWS)
+    lines = {"slope": found.slope, "start": found.start, "end": found.end}
+    if not whole:
+        lines = {name: np.append(d[:1], np.full(len(d) - 1, np.nan)) for name, d in lines.items()}
+    return lines
+
+
+def _same_vertices(readings: Sequence[Reading]) -> Subject:
+    first = readings[0].subject
+    for other in (r.subject for r in readings[1:]):
+        if not np.array_equal(first.vertices, other.vertices):
+            raise InputError(f"{first.name}, {other.name}: not the same vertices.")
+    return first
 
 
 def map_correlation(one: Reading, other: Reading) -> Draws:
@@ -158,16 +271,41 @@ def map_correlation(one: Reading, other: Reading) -> Draws:
     Raises:
         InputError: if the vertices are not the same.
     """
-    if not np.array_equal(one.subject.vertices, other.subject.vertices):
-        raise InputError(f"{one.subject.name}, {other.subject.name}: not the same vertices.")
+    subject = _same_vertices([one, other])
     a, b = (scipy.stats.rankdata(r.maps.depth()) / len(r.maps.weights) for r in (one, other))
     values = np.stack([np.ones_like(a), a, b, a * a, b * b, a * b], 1)
     everywhere = {"": np.ones(len(a), bool)}
-    n, sa, sb, saa, sbb, sab = roi_sums(values, patches_of(one.subject.coordinates), everywhere)[
-        :, 0
-    ].T
+    sums = roi_sums(values, patches_of(subject.coordinates), everywhere, DRAWS)
+    n, sa, sb, saa, sbb, sab = sums[:, 0].T
     spread = np.sqrt((saa - sa * sa / n) * (sbb - sb * sb / n))
     return (sab - sa * sb / n) / np.where(spread > 1e-12 * saa, spread, np.nan)
+
+
+def group_means(
+    values: Float[np.ndarray, "vertex value"], subject: Subject, groups: Sequence[Sequence[str]]
+) -> Float[np.ndarray, "draw group value"]:
+    """The means over the vertices of each group of ROIs, by drawn patches."""
+    masks = {str(names): together(subject, names) for names in groups}
+    counted = np.concatenate([values, np.ones((len(values), 1))], 1)
+    sums = roi_sums(counted, patches_of(subject.coordinates), masks, DRAWS)
+    return sums[..., :-1] / sums[..., -1:]
+
+
+def _mean_of(values: Float[np.ndarray, " vertex"], subject: Subject, names: Sequence[str]) -> Draws:
+    """The mean over the vertices of some ROIs together, by drawn patches."""
+    return group_means(values[:, None], subject, [names])[:, 0, 0]
+
+
+def together(subject: Subject, names: Sequence[str]) -> Bool[np.ndarray, " vertex"]:
+    """The vertices of those of some ROIs that there are.
+
+    Raises:
+        InputError: if the subject has none of them.
+    """
+    there = [subject.rois[name] for name in names if name in subject.rois]
+    if not there:
+        raise InputError(f"{subject.name}: none of the ROIs {', '.join(names)}.")
+    return np.any(there, axis=0)
 
 
 def moved(before: Reading, after: Reading, names: Sequence[str] = AREAS) -> Draws:
@@ -176,16 +314,62 @@ def moved(before: Reading, after: Reading, names: Sequence[str] = AREAS) -> Draw
     Raises:
         InputError: if the vertices are not the same, or the subject has none of the ROIs.
     """
-    if not np.array_equal(before.subject.vertices, after.subject.vertices):
-        raise InputError(f"{before.subject.name}, {after.subject.name}: not the same vertices.")
-    there = [before.subject.rois[name] for name in names if name in before.subject.rois]
-    if not there:
-        raise InputError(f"{before.subject.name}: none of the ROIs {', '.join(names)}.")
-    away = np.abs(after.maps.depth() - before.maps.depth())
-    values = np.stack([away, np.ones_like(away)], 1)
-    patches = patches_of(before.subject.coordinates)
-    sums = roi_sums(values, patches, {"": np.any(there, axis=0)})[:, 0]
-    return sums[:, 0] / sums[:, 1]
+    subject = _same_vertices([before, after])
+    return _mean_of(np.abs(after.maps.depth() - before.maps.depth()), subject, names)
+
+
+def changed(
+    before: Sequence[Reading], after: Sequence[Reading], names: Sequence[str] = AREAS
+) -> Draws:
+    """Mean squared change of depth that the noise of fits adds nothing to, by drawn patches.
+
+    The mean product of two seeds' changes, over pairs of seeds: what differs from seed to seed
+    averages out, where a single seed's square would grow by it.
+
+    Raises:
+        InputError: for fewer than two seeds, vertices that are not the same, or none of the ROIs.
+    """
+    if len(before) < 2 or len(before) != len(after):
+        raise InputError(
+            f"seeds: {len(before)} before and {len(after)} after; expected two or more, as many."
+        )
+    subject = _same_vertices([*before, *after])
+    each = [a.maps.depth() - b.maps.depth() for b, a in zip(before, after, strict=True)]
+    pairs = [one * other for i, one in enumerate(each) for other in each[:i]]
+    return _mean_of(np.mean(pairs, axis=0), subject, names)
+
+
+def confidence(reading: Reading, names: Sequence[str] = AREAS) -> Draws:
+    """Mean confidence of the vertices of some ROIs, by drawn patches."""
+    return _mean_of(reading.maps.confidence(), reading.subject, names)
+
+
+def over_pairs(
+    values: Float[np.ndarray, "vertex value"], subject: Subject, groups: Sequence[Sequence[str]]
+) -> Float[np.ndarray, "draw group"]:
+    """The mean product of the values of two different vertices of a group of ROIs.
+
+    By drawn patches: one drawn twice is two patches, but a vertex and a copy of its patch are no
+    pair, which would lie closer than pairs do.
+    """
+    patches = patches_of(subject.coordinates)
+    found = []
+    for i, names in enumerate(groups):
+        mask = together(subject, names)
+        own, patch = values[mask], np.unique(patches[mask], return_inverse=True)[1]
+        n = int(patch.max()) + 1
+        sums, squares, count = np.zeros((n, own.shape[1])), np.zeros(n), np.bincount(patch)
+        np.add.at(sums, patch, own)
+        np.add.at(squares, patch, np.square(own).sum(1))
+        # as `roi_sums` draws them, so that they go with `group_means`
+        drawn = np.random.default_rng((0, i)).multinomial(n, np.full(n, 1 / n), size=DRAWS)
+        draws = np.concatenate([np.ones((1, n)), drawn])
+        length = np.square(sums).sum(1)
+        across = np.square(draws @ sums).sum(1) - np.square(draws) @ length
+        within = draws @ (length - squares)
+        pairs = np.square(draws @ count) - np.square(draws) @ count**2 + draws @ (count**2 - count)
+        found.append((across + within) / pairs)
+    return np.stack(found, 1)
 
 
 def over_pictures(values: Float[np.ndarray, " picture"], draws: int = 1000) -> Draws:

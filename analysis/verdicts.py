@@ -227,7 +227,7 @@ def with_spread(m: Measured, seeds: Float[np.ndarray, " seed"]) -> Measured:
 
 
 def over_seeds(each: Sequence[Mapping[str, Measured]]) -> dict[str, Measured]:
-    """The mean over seeds of each part, with an interval over what one fit's is over and over seeds.
+    """The mean over seeds of each part, its interval over seeds and what one fit's is over.
 
     Half widths below and above: the mean over seeds of one fit's, and Student's of the mean over
     seeds, joined by `with_spread`. A part that one seed can't measure has that seed's reason.
@@ -261,9 +261,9 @@ def judge(finding: Finding, measured: Mapping[str, Measured], seeds: int = SEEDS
 
 
 def against_truth(judged: Judged, truth: Judged | None) -> str:
-    """Whether what is true was found, and what isn't was claimed: of the parts whose truth is known.
+    """Whether what is true was found, and what isn't was claimed.
 
-    Unknown where there is no truth, none on one side of the bound, or no verdict.
+    Of the parts whose truth is known. Unknown where there is no truth, none on one side of the bound, or no verdict.
     """
     unjudged = ("not judged", NOT_RUN)
     if truth is None or judged.verdict in unjudged:
