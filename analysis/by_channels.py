@@ -278,9 +278,9 @@ def start_text(fits: Fits, agreed: pd.DataFrame) -> str:
     weights, read_ = ([f"{mean[form, c]:.2f}" for c in columns] for form in ("weights", "as read"))
     return (
         f"After {steps:,} steps {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the"
-        " variance of read-out weights is still that of the random weights at the start. Mean over"
-        f" networks of the agreement of clusters of what is read: between two seeds {read_[0]}, with"
-        f" CLIP's by the same seed {read_[1]}, by another {read_[2]}. Of the weights as they are:"
+        " variance of read-out weights is still that of random weights at the start. Clusters of"
+        f" what is read agree, in the mean over networks, by {read_[0]} between two seeds, by"
+        f" {read_[1]} with CLIP's of the same seed, {read_[2]} of another. Of weights as they are:"
         f" {weights[0]}, {weights[1]} and {weights[2]}."
     )
 

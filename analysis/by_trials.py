@@ -33,8 +33,8 @@ from analysis.report import plain_table, ranged
 from analysis.sweep import BASE, different, get_fits, sized
 from analysis.verdicts import Judged, Measured, over_seeds
 
-# Numbers of trials beside all; and which of them row 18 is judged at: the paper's 3,000. A simulated
-# trial carries the information of ten of NSD's, so of a simulated subject they are a tenth.
+# Numbers of trials beside all, and which of them row 18 is judged at: the paper's 3,000. A
+# simulated trial carries the information of ten of NSD's, so small ones are a tenth.
 TRIALS = {"small": (300, 900), "paper": (300, 1000, 3000, 10000)}
 JUDGED = {"small": 300, "paper": 3000}
 MAPPED = "factortopy"

@@ -22,7 +22,7 @@ from analysis.alignment import LATE
 from analysis.backbones import card_of, load_backbone
 from analysis.evidence import evaluate, fine_tuning_accuracy, fine_tuning_layout
 from analysis.files import InputError
-from analysis.findings import Run
+from analysis.findings import FINDINGS, Run
 from analysis.finetune import Tuned, global_tokens, head_grid
 from analysis.fit import Fit
 from analysis.labelled import get_labelled
@@ -206,8 +206,8 @@ def accuracy_table(page: Page) -> pd.DataFrame:
 def forgetting_table(page: Page) -> pd.DataFrame:
     """A row per network and task: R² before, after and lost, how far early and late maps moved.
 
-    Of the first fits; R² lost is of one seed, the change of depth of two: a fit after beside that of
-    the second seed before, and beside it that of two seeds before.
+    R² lost is of the first seed; how far maps moved, from the second seed before to the first after,
+    beside how far two seeds before differ.
     """
     rows = []
     for (network, task), (after, *_) in page.readings.items():
@@ -228,11 +228,16 @@ def forgetting_table(page: Page) -> pd.DataFrame:
 
 
 def judged(page: Page, run: Run | None = None) -> tuple[Judged, Judged]:
-    """Rows 12 and 13 of Table 5, recorded for the scoreboard if a run is named."""
+    """Rows 12 and 13 of Table 5, recorded for the scoreboard if a run is named.
+
+    Row 12 takes two seeds after and is not run with one.
+    """
     share = {n: {t: right(page.tuned[n, t]) for t in page.tasks} for n in page.networks}
     subject, each = page.subject if run else "", by_network(page.readings)
-    layout = evaluate("fine-tuning-layout", fine_tuning_layout, [each], subject, run)
     n = min(len(runs) for of in each.values() for runs in of.values())
+    layout = Judged(FINDINGS["fine-tuning-layout"], {})
+    if n > 1:
+        layout = evaluate("fine-tuning-layout", fine_tuning_layout, [each], subject, run)
     accuracy = evaluate(
         "fine-tuning-accuracy",
         lambda some: fine_tuning_accuracy(some, share),

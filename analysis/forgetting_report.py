@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from analysis.findings import FINDINGS
 from analysis.forgetting import Page
 from analysis.published import FINE_TUNED, TABLE_14
-from analysis.report import plain_table, ranged
+from analysis.report import DASH, plain_table, ranged
 from analysis.verdicts import Judged
 
 
@@ -72,15 +71,14 @@ def methods_shown(page: Page) -> Styler:
 
 def forgetting_shown(table: pd.DataFrame) -> Styler:
     """A row per network and task: R² before, lost, and how far early and late vertices moved."""
+    paper = FINE_TUNED["before"] - FINE_TUNED["after"]
     rows = [
         {
             "Network": r["network"],
             "Task": r["task"],
             "R² before": f"{r['before']:.3f}",
             "R² lost": ranged(r["lost"], r["lost low"], r["lost high"], 3),
-            "Paper: R² lost": FINE_TUNED["before"]
-            .sub(FINE_TUNED["after"])
-            .get(r["network"], np.nan),
+            "Paper: R² lost": paper.get(r["network"], np.nan),
             "Early moved": ranged(r["early"], r["early low"], r["early high"]),
             "two seeds before": f"{r['early, seeds']:.2f}",
             "Late moved": ranged(r["late"], r["late low"], r["late high"]),
@@ -100,12 +98,12 @@ def verdicts_table(*judged: Judged) -> Styler:
             ],
             "Part": part.name,
             "What": part.statistic,
-            "Measured": ranged(m.value, m.low, m.high),
+            "Measured": str(m or DASH),
             "Holds if": str(part.rule),
             "Verdict": found.part(part),
         }
         for found in judged
-        for part in FINDINGS[found.finding.name].parts
-        for m in [found.measured[part.name]]
+        for part in found.finding.parts
+        for m in [found.measured.get(part.name)]
     ]
     return plain_table(pd.DataFrame(rows))

@@ -85,7 +85,7 @@ class Study(_Strict):
         return given
 
     def parameters(self, page: str, subject: str) -> dict[str, Any]:
-        """All parameters of a page: the notebook's, with the study's size and recipe and its own."""
+        """All parameters of a page: the notebook's, with the study's size, recipe and its own."""
         known = parameters_of(page)
         study = {"size": self.size, "recipe": self.recipe}
         common = {k: v for k, v in study.items() if k in known}
