@@ -18,7 +18,7 @@ from pandas.io.formats.style import Styler
 from analysis import evidence, reported
 from analysis.alignment import STATISTICS, align, depth_table
 from analysis.backbones import CARDS
-from analysis.findings import Run
+from analysis.findings import FINDINGS, Run
 from analysis.fit import Fit
 from analysis.networks_compared import truth_known
 from analysis.readings import (
@@ -62,13 +62,13 @@ def fits_by_size(
 ) -> dict[tuple[str, str], list[Fit]]:
     """By family and network, the fits of each size of each family, one for each seed.
 
-    `other_seeds`: of families other than CLIP; by default the first seed alone.
+    `other_seeds`: of families other than CLIP, which are left out if there is none.
 
     Raises:
         InputError: for an unknown name, or data that can't be used.
     """
     options, seeds = sized(size, recipe), different(seeds)
-    others = different(other_seeds or seeds[:1])
+    others = different(other_seeds) if other_seeds else []
     wanted = {
         (family, name, seed): {"backbone": name, "seed": seed}
         for family, names in _sizes(size).items()
@@ -153,7 +153,7 @@ def layers_of(
 
 
 def judged(networks: Networks, subject: str = "", run: Run | None = None) -> tuple[Judged, Judged]:
-    """Rows 10 (CLIP) and 11 (the others), recorded for the scoreboard if a subject is named.
+    """Rows 10 (CLIP) and 11 (the others, if they were fitted), recorded if a subject is named.
 
     `run`: with CLIP's seeds, of which the others have the first ones.
     """
@@ -165,6 +165,8 @@ def judged(networks: Networks, subject: str = "", run: Run | None = None) -> tup
         run,
     )
     families = {family: sizes for family, sizes in networks.items() if family != "CLIP"}
+    if not families:
+        return clip, Judged(FINDINGS["other-sizes"], {})
     n = min(len(runs) for sizes in families.values() for runs in sizes.values())
     each = [{f: [runs[i] for runs in own.values()] for f, own in families.items()}
             for i in range(n)]  # fmt: skip
@@ -188,7 +190,7 @@ def shown(table: pd.DataFrame) -> Styler:
     return plain_table(pd.DataFrame(cells), table)
 
 
-def verdicts_table(judged: Judged) -> Styler:
+def verdicts_table(judged: Judged) -> Styler | str:
     """A row per part of the claim: measured, its verdict, and the same of the paper's figure."""
     printed = reported.printed_numbers().get(judged.finding.name, {})
     rows = [
@@ -202,8 +204,11 @@ def verdicts_table(judged: Judged) -> Styler:
             "The paper's": printed.get(part.name, np.nan),
         }
         for part in judged.finding.parts
+        if part.name in judged.measured
         for m in [judged.measured[part.name]]
     ]
+    if not rows:
+        return "Not run: no other family was fitted."
     return plain_table(pd.DataFrame(rows)).format({"The paper's": "{:.2f}"}, na_rep="–")
 
 

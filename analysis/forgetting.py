@@ -206,8 +206,8 @@ def accuracy_table(page: Page) -> pd.DataFrame:
 def forgetting_table(page: Page) -> pd.DataFrame:
     """A row per network and task: R² before, after and lost, how far early and late maps moved.
 
-    R² lost is of the first seed; how far maps moved, from the second seed before to the first after,
-    beside how far two seeds before differ.
+    R² lost is of the first seed; how far maps moved is from the second seed before to the first
+    after, beside how far two seeds before differ.
     """
     rows = []
     for (network, task), (after, *_) in page.readings.items():
