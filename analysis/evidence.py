@@ -292,7 +292,7 @@ def fine_tuning_accuracy(
     (clip,) = named(accuracy, "CLIP")
     lead = {name: clip - other for name, other in accuracy.items() if name != "CLIP"}
     change = [
-        float(np.mean([moved(tasks[""], after, LATE)[0] for t, after in tasks.items() if t]))
+        float(np.mean([moved(tasks[""], after, LATE, 0)[0] for t, after in tasks.items() if t]))
         for tasks in readings.values()
     ]
     pictures = min(len(each) for tasks in right.values() for each in tasks.values())

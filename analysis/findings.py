@@ -291,15 +291,15 @@ def subjects() -> list[str]:
     return sorted({path.parent.parent.name for path in found})
 
 
-def the_run(subject: str, run: Run | None = None) -> Run | None:
-    """The run whose results a scoreboard shows: the one named, or the only one that there is.
+def run_of(subject: str, size: str = "") -> Run | None:
+    """The one run of a size (any, if none is named) that pages have recorded; None without any.
+
+    Of runs that differ in their seeds alone, that with most.
 
     Raises:
-        InputError: if none is named and there are several that differ in more than seeds.
+        InputError: if there are several that differ in more.
     """
-    if run is not None:
-        return run
-    there = runs(subject)
+    there = [run for run in runs(subject) if size in ("", run.size)]
     if len({each.comparison for each in there}) > 1:
         raise InputError(
             f"{subject}: results of several runs; expected one of them to be named:"
@@ -319,8 +319,8 @@ def scoreboard(
     Of one run and this code; a row is of that with the most seeds, if its page had others than the
     run's. `printed`: `reported.printed_numbers()`.
     """
-    shown = the_run(subject, run)
-    like = [r for r in runs(subject) if shown is not None and r.comparison == shown.comparison]
+    shown = run or run_of(subject)
+    like = [r for r in runs(subject) if shown and r.comparison == shown.comparison]
     rows = []
     for name, finding in FINDINGS.items():
         found, of = {}, None

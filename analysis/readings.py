@@ -144,6 +144,11 @@ def roi_scores(reading: Reading) -> RoiDraws:
     }
 
 
+def _everywhere(reading: Reading) -> Draws:
+    """R² of all vertices."""
+    return reading.scores.samples(np.isfinite(reading.scores.r2))
+
+
 def roi_shares(reading: Reading) -> RoiDraws:
     """The same as shares of the mean noise ceiling of each."""
     masks = regions(reading.subject.rois, AREAS, len(reading.scores.r2))
@@ -168,13 +173,15 @@ def least_predicts(
 
 def predicts(readings: Sequence[Reading], name: str = PREDICTS) -> dict[str, Measured]:
     """The smallest R² of several networks, all vertices."""
-    return least_predicts([roi_scores(r) for r in readings], n_pictures(readings), name)
+    each = [{"all": _everywhere(reading)} for reading in readings]
+    return least_predicts(each, n_pictures(readings), name)
 
 
 def area_patches(subject: Subject, names: Sequence[str] = AREAS) -> dict[str, int]:
     """How many patches of cortex each of some areas has, of those that the subject has."""
     patches = patches_of(subject.coordinates)
-    return {n: len(np.unique(patches[subject.rois[n]])) for n in names if n in subject.rois}
+    there = [name for name in names if name in subject.rois]
+    return {n: int((np.bincount(patches[subject.rois[n]]) > 0).sum()) for n in there}
 
 
 def areas_table(subject: Subject, names: Sequence[str] = AREAS) -> pd.DataFrame:
@@ -282,18 +289,27 @@ def map_correlation(one: Reading, other: Reading) -> Draws:
 
 
 def group_means(
-    values: Float[np.ndarray, "vertex value"], subject: Subject, groups: Sequence[Sequence[str]]
+    values: Float[np.ndarray, "vertex value"],
+    subject: Subject,
+    groups: Sequence[Sequence[str]],
+    draws: int | None = None,
 ) -> Float[np.ndarray, "draw group value"]:
     """The means over the vertices of each group of ROIs, by drawn patches."""
     masks = {str(names): together(subject, names) for names in groups}
     counted = np.concatenate([values, np.ones((len(values), 1))], 1)
-    sums = roi_sums(counted, patches_of(subject.coordinates), masks, DRAWS)
+    patches, samples = patches_of(subject.coordinates), DRAWS if draws is None else draws
+    sums = roi_sums(counted, patches, masks, samples)
     return sums[..., :-1] / sums[..., -1:]
 
 
-def _mean_of(values: Float[np.ndarray, " vertex"], subject: Subject, names: Sequence[str]) -> Draws:
+def _mean_of(
+    values: Float[np.ndarray, " vertex"],
+    subject: Subject,
+    names: Sequence[str],
+    draws: int | None = None,
+) -> Draws:
     """The mean over the vertices of some ROIs together, by drawn patches."""
-    return group_means(values[:, None], subject, [names])[:, 0, 0]
+    return group_means(values[:, None], subject, [names], draws)[:, 0, 0]
 
 
 def together(subject: Subject, names: Sequence[str]) -> Bool[np.ndarray, " vertex"]:
@@ -308,14 +324,17 @@ def together(subject: Subject, names: Sequence[str]) -> Bool[np.ndarray, " verte
     return np.any(there, axis=0)
 
 
-def moved(before: Reading, after: Reading, names: Sequence[str] = AREAS) -> Draws:
+def moved(
+    before: Reading, after: Reading, names: Sequence[str] = AREAS, draws: int | None = None
+) -> Draws:
     """Mean absolute difference of depth of the vertices of some ROIs, by drawn patches.
 
     Raises:
         InputError: if the vertices are not the same, or the subject has none of the ROIs.
     """
     subject = _same_vertices([before, after])
-    return _mean_of(np.abs(after.maps.depth() - before.maps.depth()), subject, names)
+    away = np.abs(after.maps.depth() - before.maps.depth())
+    return _mean_of(away, subject, names, draws)
 
 
 def changed(

@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from jaxtyping import Float
+from scipy.special import ndtri, stdtrit
 
 from analysis import metrics
 from analysis.files import InputError
@@ -82,7 +82,7 @@ class Measured:
 
         By the ratio of normal quantiles: far tails of few draws are not known.
         """
-        by = scipy.stats.norm.ppf(1 - TAIL / parts) / scipy.stats.norm.ppf(1 - TAIL)
+        by = ndtri(1 - TAIL / parts) / ndtri(1 - TAIL)
         low, high = (self.value + by * (end - self.value) for end in (self.low, self.high))
         return Measured(self.value, low, high, self.over)
 
@@ -221,7 +221,7 @@ def with_spread(m: Measured, seeds: Float[np.ndarray, " seed"]) -> Measured:
     n = len(seeds)
     if n < 2:
         return replace(m, over=f"{m.over}, 1 seed")
-    half = scipy.stats.t.ppf(1 - TAIL, n - 1) * np.std(seeds, ddof=1) / n**0.5
+    half = stdtrit(n - 1, 1 - TAIL) * np.std(seeds, ddof=1) / n**0.5
     low, high = (float(np.hypot(half, end)) for end in (m.value - m.low, m.high - m.value))
     return Measured(m.value, m.value - low, m.value + high, f"{m.over}, {n} seeds")
 
@@ -263,7 +263,8 @@ def judge(finding: Finding, measured: Mapping[str, Measured], seeds: int = SEEDS
 def against_truth(judged: Judged, truth: Judged | None) -> str:
     """Whether what is true was found, and what isn't was claimed.
 
-    Of the parts whose truth is known. Unknown where there is no truth, none on one side of the bound, or no verdict.
+    Of the parts whose truth is known. Unknown where there is no truth, none on one side of the
+    bound, or no verdict.
     """
     unjudged = ("not judged", NOT_RUN)
     if truth is None or judged.verdict in unjudged:
