@@ -28,7 +28,7 @@ from analysis.report import DASH, plain_table, ranged
 from analysis.rivals import make_model
 from analysis.simulate import TEACHER
 from analysis.subject import Subject
-from analysis.verdicts import Judged, Measured, judge, over_seeds
+from analysis.verdicts import Judged, Measured, over_seeds
 
 Fits = Mapping[str, Sequence[Fit]]  # by the paper's name of a network, then by seed
 Readings = Mapping[str, Sequence[Reading]]
@@ -313,13 +313,12 @@ def early_late_table(table: pd.DataFrame) -> Styler:
 
 
 def key_finding(
-    found: Judged, truth: Reading | None, table: pd.DataFrame, agreed: pd.DataFrame
+    found: Judged, truth: Judged | None, table: pd.DataFrame, agreed: pd.DataFrame
 ) -> str:
     """The finding, in a box; every number from the verdict and the tables."""
     said = ""
     if truth is not None:
-        verdict = judge(found.finding, evidence.channels_and_places(truth)).verdict
-        said = f" Of what the simulated vertices truly read, by the same rule: {verdict}."
+        said = f" Of what the simulated vertices truly read, by the same rule: {truth.verdict}."
     networks = table[~table["network"].str.endswith(TRUE)]
     kinds = ("places", "global", "channels")
     counts = {kind: int((networks[f"{kind} low"] > 0).sum()) for kind in kinds}

@@ -197,7 +197,8 @@ def shown_scores(scores: pd.DataFrame) -> Styler:
 
 def key_finding(table: pd.DataFrame, scores: pd.DataFrame, judged: Judged, at: int) -> str:
     """How much of the map few samples give, in a box; every number from the tables."""
-    few, every = table[table["samples"] == at].iloc[0], table.iloc[-1]
+    few = table[table["samples"] == at].to_dict("records")[0]
+    every = table.to_dict("records")[-1]
     best = scores.loc[scores[scores["samples"] == every["samples"]]["R²"].idxmax()]
     least = scores.loc[scores[scores["samples"] == scores["samples"].min()]["R²"].idxmax()]
     return (

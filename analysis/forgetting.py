@@ -52,8 +52,6 @@ TUNING = {
     "small": Tuning(epochs=3, rates=(3e-4, 1e-3)),
     "paper": Tuning(epochs=20, batch=32, hidden=512, rates=(1e-5, 3e-5, 1e-4)),
 }
-# Epochs of the other methods, which are tried once
-OTHERS = {"small": {"head": 20, "lora": 2}, "paper": {"head": 50, "lora": 20}}
 GRID = {
     "small": Tuning(method="head", epochs=20, batch=64, rates=(3e-3,)),
     "paper": Tuning(method="head", epochs=50, batch=256, hidden=512),
@@ -72,7 +70,6 @@ class Page:
     # by network and task, one for each seed; task "" before, of which there are two seeds or more
     fits: Mapping[tuple[str, str], list[Fit]]
     readings: Mapping[tuple[str, str], list[Reading]]
-    methods: Mapping[str, Tuned]  # of the first network and the last task
 
     @property
     def first(self) -> Fit:
@@ -90,15 +87,6 @@ def lessons(size: str, runs: int) -> dict[tuple[str, str, int], Lesson]:
     return {
         (n, t, run): Lesson(networks[n], t, SIDE[size], replace(TUNING[size], seed=run))
         for n, t, run in itertools.product(networks, tasks, range(runs))
-    }
-
-
-def other_lessons(size: str) -> dict[str, Lesson]:
-    """The first network tuned to the last task by the other methods."""
-    first, last = next(iter(NETWORKS[size].values())), TASKS[size][-1]
-    return {
-        method: Lesson(first, last, SIDE[size], Tuning(method=method, epochs=epochs))
-        for method, epochs in OTHERS[size].items()
     }
 
 
@@ -155,17 +143,14 @@ def fine_tuned(
     if runs < 1:
         raise InputError(f"runs={runs}: expected 1 or more.")
     sized(size)  # a wrong one is told
-    every, others = lessons(size, runs), other_lessons(size)
-    each = get_tuned({**every, **others})
-    tasks, first = TASKS[size], next(iter(NETWORKS[size]))
+    each, tasks = get_tuned(lessons(size, runs)), TASKS[size]
     tuned = {
         (n, t): [each[n, t, run] for run in range(runs)]
         for n, t in itertools.product(NETWORKS[size], tasks)
     }
-    methods = {"whole": each[first, tasks[-1], 0]} | {m: each[m] for m in others}
     fits = mapped(subject, size, seeds, tuned_seeds, recipe)
     readings = {key: [read(fit) for fit in some] for key, some in fits.items()}
-    return Page(subject, size, tasks, tuned, fits, readings, methods)
+    return Page(subject, size, tasks, tuned, fits, readings)
 
 
 def right(each: Sequence[Tuned]) -> Float[np.ndarray, " picture"]:

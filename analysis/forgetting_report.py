@@ -55,20 +55,6 @@ def accuracy_shown(table: pd.DataFrame) -> Styler:
     )
 
 
-def methods_shown(page: Page) -> Styler:
-    """A row per method, of the first network and the last task: accuracy and what was chosen."""
-    rows = [
-        {
-            "Method": method,
-            "Accuracy, test": done.accuracy,
-            "Accuracy, training": done.result["accuracy"]["train"],
-            "Chosen by validation": done.recipe,
-        }
-        for method, done in page.methods.items()
-    ]
-    return plain_table(pd.DataFrame(rows))
-
-
 def forgetting_shown(table: pd.DataFrame) -> Styler:
     """A row per network and task: R² before, lost, and how far early and late vertices moved."""
     paper = FINE_TUNED["before"] - FINE_TUNED["after"]

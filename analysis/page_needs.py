@@ -66,7 +66,6 @@ def _lessons(p: Mapping[str, Any]) -> list[Lesson]:
     """All that the page on fine-tuning tunes, fitted or not."""
     return [
         *forgetting.lessons(p["size"], p["runs"]).values(),
-        *forgetting.other_lessons(p["size"]).values(),
         *(forgetting.layer_lessons(p["size"]).values() if p["grid"] == "whole" else ()),
     ]
 

@@ -20,11 +20,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from pandas.io.formats.style import Styler
 
+from analysis import evidence
 from analysis.by_channels import channel_spread
 from analysis.category import CATEGORY, category_areas, shown
 from analysis.channel_figures import top_grid
-from analysis.evidence import evaluate
-from analysis.evidence import top_channels as top_channels_shown
 from analysis.features import Tokens
 from analysis.figures import SCREEN_DPI, light_dark
 from analysis.files import InputError
@@ -43,7 +42,6 @@ from analysis.top_channels import (
     covered,
     directions,
     in_same_colours,
-    off_centre,
     read_through,
     rgb,
     top_channels,
@@ -154,8 +152,8 @@ def full_maps(
 
 
 def described(region: Region) -> pd.DataFrame:
-    """A row per network: how much of a picture its top channels take, how central they are, how
-    alike the first network's, and how stable over seeds.
+    """A row per network: how much of a picture its top channels take, how alike the first
+    network's they are, and how stable over seeds.
     """
     rows = []
     first = next(iter(region.maps.values()))
@@ -164,7 +162,6 @@ def described(region: Region) -> pd.DataFrame:
             {
                 "network": name,
                 "covered": float(covered(maps).mean()),
-                "off centre": float(off_centre(maps).mean()),
                 "like first": alike(maps, first),
                 "stable": region.stable[name],
             }
@@ -185,7 +182,6 @@ def described_table(regions: Mapping[str, Region]) -> Styler:
             {
                 "Area": area,
                 "Picture taken": _ends(table["covered"]),
-                "Distance from centre": _ends(table["off centre"]),
                 f"Like {table['network'].iloc[0]}'s": _ends(table["like first"].iloc[1:]),
                 "Stable over seeds": _ends(table["stable"]),
                 "of weights as they are": _ends(pd.Series(region.listed)),
@@ -306,12 +302,12 @@ def judged_categories(
         true = _true_maps(fit, areas, _pooled(fit.tokens, rows))
         truth = category_areas(true, there), read(fit)
     each = [(_curves(one, there), read(one)) for one in fits]
-    return evaluate("top-channels", _category, each, subject, run, truth)
+    return evidence.evaluate("top-channels", _category, each, subject, run, truth)
 
 
 def _category(each: tuple[Mapping[str, Draws], Reading]) -> dict[str, Measured]:
     curves, reading = each
-    return top_channels_shown(curves) | predicts([reading])
+    return evidence.top_channels(curves) | predicts([reading])
 
 
 def category_shown(table: pd.DataFrame | None) -> Styler | str:
