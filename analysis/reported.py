@@ -1,9 +1,8 @@
 """The numbers that the paper prints of each finding, to stand beside ours: `printed_numbers()`.
 
-Tables 13 and 14 as they are, and what was read off Figure 5. They are numbers without a verdict: the
-paper gives no interval of ours, the figure shows largest layers where ours are expected ones, its
-sizes are base and large where ours are the smallest and the largest, and a digit that was read off
-has no error that is known.
+Tables 13 and 14 as they are, and what was read off Figure 5. They are numbers without a verdict:
+their intervals are not known. The figure shows largest layers where ours are expected ones, and its
+sizes are base and large where ours are the smallest and the largest.
 """
 
 import numpy as np

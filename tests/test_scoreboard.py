@@ -1,13 +1,14 @@
-import dataclasses
 from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
 
-from analysis.findings import FINDINGS, record, scoreboard
-from analysis.reported import evidence_of_paper
-from analysis.scoreboard import SIGNS, each_subject, held, in_shuffled, shown, summary, whose
+from analysis.findings import FINDINGS, Run, record, scoreboard
+from analysis.reported import printed_numbers
+from analysis.scoreboard import PAGES, SIGNS, each_subject, held, parts_table, shown, summary, whose
 from analysis.verdicts import PREDICTS, Measured, judge
+
+RUN = Run("small", "fast", "factortopy", (0, 1, 2))
 
 
 class Cells(HTMLParser):
@@ -29,63 +30,71 @@ class Cells(HTMLParser):
 
 
 @pytest.fixture
-def results(data_folder, tmp_path, monkeypatch):
-    """One finding that holds, would be found by truth, and isn't claimed of the control."""
+def results(tmp_path, monkeypatch):
+    """A finding that holds, and would of the truth; another measured over one seed."""
     monkeypatch.setattr("analysis.findings.data_root", lambda: tmp_path)
-    finding = FINDINGS["seeds-agree"]
-    (part,) = finding.parts
-    predicts = {PREDICTS: Measured(0.2, 0.1, 0.3, "test pictures")}
 
-    def of(value: float):
-        return judge(
-            finding, {part.name: Measured(value, value - 0.01, value + 0.01, "x")} | predicts
-        )
+    def of(name: str, value: float, seeds: int = 3):
+        parts = {part.name: Measured(value, value - 0.01, value + 0.01, "9 <patches>")
+                 for part in FINDINGS[name].parts}  # fmt: skip
+        return judge(FINDINGS[name], parts | {PREDICTS: Measured(0.2, 0.1, 0.3, "y")}, seeds)
 
-    record("sim01-tiny", of(0.95), truth=of(1.0), control=of(0.1), run="a <run>")
+    record("sim01-tiny", of("top-channels", 0.95), of("top-channels", 1.0), RUN)
+    record("sim01-tiny", of("seeds-agree", 0.9, seeds=1), None, RUN)
 
 
-def test_every_finding_has_a_row_with_its_verdict(results) -> None:
-    board = scoreboard("sim01-tiny", evidence_of_paper())
-    rows = [row for row in Cells(shown(board).html).rows[1:] if len(row) == 3]
+def test_every_finding_has_a_row_with_its_verdict_bound_and_page(results) -> None:
+    board = scoreboard("sim01-tiny", RUN, printed_numbers())
+    html = shown(board).html
+    rows = [row for row in Cells(html).rows[1:] if len(row) == 3]
     assert len(rows) == len(FINDINGS) == len(board)
-    for row, (claim, here, _) in zip(board.to_dict("records"), rows, strict=True):
+    for row, (claim, here, paper) in zip(board.to_dict("records"), rows, strict=True):
         assert row["Claim"] in claim and row["Source"] in claim
         assert f"{SIGNS[row['Verdict']]} {row['Verdict']}" in here
-    (ran,) = [here for _, here, _ in rows if "0.950 [0.940,\u00a00.960]" in here]
-    assert "holds" in ran and "Truth: found" in ran and "Control: not claimed" in ran
-    assert "a <run>" in ran and "a <run>" not in shown(board).html  # escaped
+        assert all(f"{value:.3f}" in paper for value in row["Printed"].values())
+        assert "holds" not in paper
+    (ran,) = [here for _, here, _ in rows if "0.950 (0.940\u00a0to\u00a00.960)" in here]
+    assert "holds above 0.5" in ran and "Truth: found" in ran and str(RUN) in ran
+    assert "Intervals over 9 <patches>; y." in ran and "<patches>" not in html  # escaped
+    (one,) = [here for _, here, _ in rows if "0.900" in here]
+    assert "not judged" in one and "1 seed; a verdict is over 3" in one and "Truth" not in one
+    assert html.count('href="limited_data.html"') == 1 and set(PAGES) > set(board["About"])
+    parts = parts_table(board).set_index(["Finding", "Part"])
+    assert parts.loc[("diffusion-steps", "steps between"), "Printed"] == 10
+    assert len(parts) == sum(len(f.parts) for f in FINDINGS.values()) + 2  # and what predicts
 
 
 def test_the_summary_counts_verdicts_and_says_whose_data_they_are(results) -> None:
-    text = summary("sim01-tiny", scoreboard("sim01-tiny"))
-    assert f"Hold: 1; do not hold: 0; cannot be told: 0; not run: {len(FINDINGS) - 1}" in text
-    assert "**Simulated data.**" in text and "Held against the truth, found: 1." in text
-    assert "where nothing is there: 0 of 1." in text
+    text = summary("sim01-tiny", scoreboard("sim01-tiny", RUN), RUN)
+    assert "Hold: 1; do not hold: 0; cannot be told: 0; not judged: 1; not run: 16." in text
+    assert "**Simulated data.**" in text and f"({RUN})" in text
+    assert "true of the simulated person, 1 were found; of the 0 known to be false, 0" in text
+    assert "1 rows were judged over at least 3 seeds, 1 measured over fewer" in text
+    assert "Simulated" not in summary("subj01", scoreboard("subj01"), None)
 
 
-def test_whose_data_it_is_is_said(subject, monkeypatch) -> None:
+def test_whose_data_it_is_is_said() -> None:
     assert "sim01-tiny, a simulated person" in whose("sim01-tiny")
-    for source, said in (("NSD", "photographs"), ("own", "own data"), ("Algonauts 2023", "averag")):
-        person = dataclasses.replace(subject, source=source)
-        monkeypatch.setattr("analysis.scoreboard.get_subject", lambda name, p=person: p)
-        assert said in whose("subj01") and "simulated" not in whose("subj01")
+    for name, said in (("subj01", "photographs"), ("own-me", "own data"),
+                       ("algonauts-subj01", "averag")):  # fmt: skip
+        assert said in whose(name) and "simulated" not in whose(name)
 
 
-def test_what_truth_and_control_say_is_counted() -> None:
+def test_what_truth_says_is_counted() -> None:
     told = ["found", "missed", "found", "truth not known", "claimed, and is not there"]
-    control = ["claimed", "not claimed", "not run", "not run", "not claimed"]
-    board = pd.DataFrame({"Against truth": told, "Shuffled control": control})
-    assert held(board) == "found: 2; missed: 1; claimed, and is not there: 1"
-    assert in_shuffled(board) == "1 of 3"
-    assert held(board[3:4]) == "truth not known" and in_shuffled(board[3:4]) == "0 of 0"
+    board = pd.DataFrame({"Against truth": told, "Verdict": ["holds"] * 4 + ["not run"]})
+    said = held(board)
+    assert "Of the 3 claims known to be true of the simulated person, 2 were found" in said
+    assert "of the 1 known to be false, 1 were claimed. 4 rows were judged" in said
+    assert held(board[3:4]).startswith("1 rows were judged over at least 3 seeds, the others")
 
 
 def test_subjects_stand_side_by_side(results) -> None:
-    record("sim02", judge(FINDINGS["clip-best"], {}))
-    head, *rows = Cells(each_subject().html).rows
+    record("sim02", judge(FINDINGS["clip-best"], {}), None, RUN)
+    head, *rows = Cells(each_subject(RUN).html).rows
     assert head == ["Finding", "sim01-tiny", "sim02"] and len(rows) == len(FINDINGS)
     told = {name.replace(" ", "-"): verdicts for name, *verdicts in rows}
-    assert told["seeds-agree"] == ["✓ holds", "· not run"]
+    assert told["top-channels"] == ["✓ holds", "· not run"]
     assert told["clip-best"] == ["· not run"] * 2
 
 

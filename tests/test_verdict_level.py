@@ -1,8 +1,8 @@
 """Each rule says "holds" of a false claim in at most 5 % of draws, and of a true one in most.
 
 A draw is a person: areas of a few patches of cortex, networks whose maps wander from patch to
-patch, and three seeds whose fits wander once more, patch by patch and area by area. A false claim is
-false at its bound: one of its parts, drawn anew each time, has just the number that it is judged
+patch, and three seeds whose fits wander once more, patch by patch and area by area. A false claim
+is false at its bound: one of its parts, drawn anew each time, has just the number that it is judged
 against, and the others are clearly true.
 """
 
