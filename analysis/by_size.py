@@ -220,7 +220,7 @@ def published_table() -> Styler:
         row: dict[str, str | float] = {"Family": family}
         for panel, of in (("#1 base", "base"), ("#1 large", "largest")):
             found = lines[panel, family]
-            row |= {f"{name.capitalize()}, {of}": float(found[name][0]) for name in SHOWN}
+            row |= {f"{name.capitalize()}, {of}": float(found[name]) for name in SHOWN}
         rows.append(row)
     return plain_table(pd.DataFrame(rows)).format(precision=2)
 

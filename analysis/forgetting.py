@@ -301,12 +301,12 @@ def chances(size: str) -> dict[str, float]:
 
 
 def examples(size: str, count: int = 12) -> tuple[UInt8[np.ndarray, "n h w 3"], list[str]]:
-    """The first test pictures of each task, or of both where they are the same; what they show."""
+    """The first test pictures of each task, or of all where they are the same; what they show."""
     sets = [get_labelled(task, SIDE[size]) for task in TASKS[size]]
-    if sets[0].digests == sets[1].digests:
+    if len({s.digests for s in sets}) == 1:
         rows = sets[0].parts["test"][:count]
         names = [", ".join(s.classes[s.labels[r]] for s in sets) for r in rows]
         return sets[0].pictures.read(rows), names
-    each = [(s, s.parts["test"][: count // 2]) for s in sets]
+    each = [(s, s.parts["test"][: count // len(sets)]) for s in sets]
     shown = np.concatenate([s.pictures.read(rows) for s, rows in each])
     return shown, [f"{s.name}: {s.classes[s.labels[r]]}" for s, rows in each for r in rows]

@@ -36,7 +36,10 @@ REGIONS = ("V1v", "V3v", "EBA")  # columns of Table 16, after all vertices
 # Of Tables 16 and 15. Of the small size without those that take longest: GNet's pooling fields take
 # several times as long as FactorTopy, three points nearly twice.
 SLOW = ("gnet", "three-samples")
-METHODS = {"small": [name for name in VARIANTS if name not in SLOW], "paper": [*VARIANTS]}
+METHODS = {
+    "small": [name for name in TABLE_16["variant"] if name not in SLOW],
+    "paper": [*TABLE_16["variant"]],
+}
 DECAYS = {
     "small": {"CLIP": (2000, 6000, 8000)},
     "paper": {name: tuple(TABLE_15.columns) for name in TABLE_15.index},
@@ -286,7 +289,7 @@ def truth_table(fits: Compared) -> pd.DataFrame:
         if isinstance(fit, Fit) and fit.record["key"]["model"]["model"] == OURS:
             each = [*fits.seeds.values()] if name == OURS else [fit]
             found = pd.DataFrame([_recovered(one) for one in each]).mean()
-            rows.append({"Method": NAMES[name], "Seeds": len(each), **found})
+            rows.append({"Method": NAMES.get(name, name), "Seeds": len(each), **found})
     true = truth_pairs(fits.ours)[0][1]
     found = {
         "best layer alone": np.stack([f.scores("validation").r2 for f in fits.singles]),
