@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # uv takes a sixth of pip's time; pip is for who reaches its packages by pip's own settings alone.
-UV := $(BIN)/uv pip install -q --no-cache --python $(BIN)/python
+# Both compile what they install: where PYTHONDONTWRITEBYTECODE is set nothing else ever does, and
+# every kernel of the book would compile all that it imports.
+UV := $(BIN)/uv pip install -q --no-cache --compile-bytecode --python $(BIN)/python
 
 .DEFAULT_GOAL := help
 
@@ -26,8 +28,8 @@ env: $(READY)  ## make the environment in .venv from requirements.lock
 .PHONY: book
 book: $(READY)  ## build the book from nothing: environment, simulated people, site
 	$(BIN)/python -m analysis simulate
-	. $(BIN)/activate && jupyter-book build book/
-	@echo "The book is in book/_build/html. To read it: python -m http.server -d book/_build/html, then open http://localhost:8000"
+	$(BIN)/jupyter-book build book/
+	@echo "The book is in book/_build/html. To read it: $(BIN)/python -m http.server -d book/_build/html, then open http://localhost:8000"
 
 .PHONY: test
 test: $(READY)  ## run the checks and tests
@@ -40,11 +42,11 @@ test: $(READY)  ## run the checks and tests
 STUDY ?= default
 .PHONY: study
 study: $(READY)  ## run a study on this machine: make study STUDY=default, or another of workflow/studies
-	. $(BIN)/activate && snakemake --workflow-profile workflow/profiles/local --config study=workflow/studies/$(STUDY).yaml
+	$(BIN)/snakemake --workflow-profile workflow/profiles/local --config 'study=workflow/studies/$(STUDY).yaml'
 
 .PHONY: test-slurm
 test-slurm: $(READY)  ## run the tiny study on a Slurm of one node that it starts and stops (as root, Debian)
-	. $(BIN)/activate && python -m pytest -s -p no:cacheprovider -c /dev/null --rootdir workflow workflow/slurm_test
+	$(BIN)/python -m pytest -s -p no:cacheprovider -c /dev/null --rootdir workflow workflow/slurm_test
 
 .PHONY: lock
 lock: $(READY)  ## resolve pyproject.toml into requirements.lock, keeping what still fits

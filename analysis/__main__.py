@@ -255,16 +255,18 @@ def extract(
 @normalisation_option
 @click.option(
     "--recipe",
-    default="paper",
+    default="fast",
     show_default=True,
-    help="paper: the paper's steps; short: of a narrower model, for the small default subject.",
+    help="fast; paper: Appendix E.3's steps; released: with the released code's penalty on scale;"
+    " check: a few steps, to see that all works.",
 )
 @click.option(
     "--model",
     "variant",
     default="factortopy",
     show_default=True,
-    help="Or one of Table 16: without-topology, no-layer, no-space, no-scale, three-samples,"
+    help="Or paper: of the paper's width, tokens as they come, no receptive-field size; or one of"
+    " Table 16: without-topology, no-layer, no-space, no-scale, no-size, three-samples,"
     " class-token, patch-token, gnet; of one layer: layer-3, class-token-layer-3; or ridge.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the weights and batches.")
@@ -288,7 +290,7 @@ def extract(
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another value of a setting of model or recipe: blur=2, soup=test, padding=border, …",
+    help="Another value of a setting of model or recipe: channels=128, soup=test, …",
 )
 @click.option(
     "--threads",

@@ -56,6 +56,7 @@ def layer_responses(
                 weight,
                 none,
                 model.config.padding,
+                None if chosen.size is None else chosen.size[vertices],
             )
             for point in points
         ]

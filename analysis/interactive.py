@@ -1,6 +1,6 @@
 """The cortex to turn in a browser: one file with everything in it, that asks for nothing outside.
 
-    whole_page([get_fit("sim01", "clip-mini", recipe="short")]).write("cortex.html")
+    whole_page([get_fit("sim01", "clip-mini")]).write("cortex.html")
 
 A reader chooses a network and a map, turns the cortex, and takes a vertex to see what it chose. The
 templates are in `templates/`; numbers travel as arrays in base64.
@@ -97,17 +97,21 @@ def _network(
     of = f"R² of {scores.targets}, {scores.n_pictures} {scores.part} pictures"
     key = "across: layer of greatest weight; up: confidence, 1 − H / log L"
     left, up = "place, from −1 (left) to 1 (right)", "place, from −1 (top) to 1 (bottom)"
-    size = "scale (0 local token, 1 global token)"
+    scale = "scale (0 local token, 1 global token)"
+    field = "receptive field (0 one point of the map, 1 of the map blurred)"
     ceiling = f"noise ceiling of {scores.targets}"
     rows = [
         ("layer", "Layer and confidence", key, confidence, "layer2d", 0, 1),
         ("depth", "Expected layer", "expected layer (0 first, 1 last)", depth, "layer", 0, 1),
-        ("scale", "Scale", size, chosen.scale[:, 0].numpy(), "diverging", 0, 1),
+        ("scale", "Scale", scale, chosen.scale[:, 0].numpy(), "diverging", 0, 1),
         ("x", "Place: horizontal", left, place[:, 0], "diverging", -1, 1),
         ("y", "Place: vertical", up, place[:, 1], "diverging", -1, 1),
         ("r2", "Score", of, scores.r2, "viridis", 0, top),
         ("ceiling", "Noise ceiling", ceiling, scores.ceiling, "viridis", 0, top),
     ]
+    if chosen.size is not None:
+        size = chosen.size[:, 0].numpy()
+        rows.insert(5, ("size", "Receptive field", field, size, "diverging", 0, 1))
     if cluster is not None:
         title = "cluster of vertices by their channel weights"
         rows.append(

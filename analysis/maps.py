@@ -66,7 +66,9 @@ def resampled(
 
 
 def choices(fit: SavedFit) -> dict[str, Float[np.ndarray, " vertex"]]:
-    """Per vertex: expected depth, scale, place (x right, y down) and confidence (Eq. 2)."""
+    """Per vertex: expected depth, scale, place (x right, y down), confidence (Eq. 2), and the size
+    of the receptive field where the model has one.
+    """
     chosen = fit.selectors()
     found = {
         "depth": model.depth(chosen.layer),
@@ -74,7 +76,7 @@ def choices(fit: SavedFit) -> dict[str, Float[np.ndarray, " vertex"]]:
         "x": chosen.space[:, 0],
         "y": chosen.space[:, 1],
         "confidence": 1 - model.entropy(chosen.layer),
-    }
+    } | ({} if chosen.size is None else {"size": chosen.size[:, 0]})
     return {name: values.numpy() for name, values in found.items()}
 
 
@@ -96,6 +98,8 @@ def maps_of(fit: SavedFit) -> list[Map]:
     found, layer = choices(fit), fit.selectors().layer.numpy()
     names = ", ".join(fit.record["tokens"]["layer_names"])
     half = "of the picture's half width or height"
+    blurred = "size of the receptive field: 0 one point of the map, 1 of the map blurred"
+    size = [Map("size", found["size"], "share", 0, 1, blurred)] if "size" in found else []
     return scores + [
         Map("depth", found["depth"], "share of depth", 0, 1, "expected layer: 0 first, 1 last"),
         Map(
@@ -110,6 +114,7 @@ def maps_of(fit: SavedFit) -> list[Map]:
         Map("scale", found["scale"], "share", 0, 1, "0 local tokens, 1 the global token"),
         Map("x", found["x"], half, -1, 1, "place read: -1 left edge, 1 right edge"),
         Map("y", found["y"], half, -1, 1, "place read: -1 upper edge, 1 lower edge"),
+        *size,
         Map("layer_weights", layer, "share", 0, 1, f"weight of each layer, in order: {names}"),
     ]
 

@@ -4,8 +4,9 @@
     responses = model(local, global_)  # [batch, vertex]
     model = FactorTopy(VARIANTS["no-space"], widths, coordinates)  # an ablation of Table 16
 
-Listing 1 and Appendix E.2. The selectors are functions of a vertex's coordinate, and nothing but
-that makes neighbours choose alike.
+Listing 1 and Appendix E.2, with one selector more: how large a vertex's receptive field is. The
+selectors are functions of a vertex's coordinate, and nothing but that makes neighbours choose
+alike.
 """
 
 import math
@@ -24,15 +25,19 @@ from analysis.selectors import Free, PositionalEncoding, Selector, factors
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Choices of the model; where the paper's text and released code differ, the text is taken."""
+    """Choices of the model; the paper's own are `VARIANTS["paper"]`.
+
+    Where the paper's text and released code differ, the text is taken.
+    """
 
     model: str = "factortopy"  # or a rival's name: rivals.MODELS
     grid: int = 8  # of the local tokens: rivals that hold a number for each place have to know
-    channels: int = 128  # D, width of the bottleneck (E.3)
+    channels: int = 32  # D, width of the bottleneck; the paper has 128 (E.3)
     bottleneck: str = "shared"  # or separate: of local and global tokens (released code)
-    standardise: bool = False  # tokens of each layer and channel, over the pictures trained on
+    standardise: bool = True  # tokens of each layer and channel, over the pictures trained on
+    readout_start: str = "linear"  # as a linear layer (released code); or randn, of sd 1
     padding: str = "zeros"  # of the map beyond its edge (released code); or border
-    hidden: int = 128  # width of the selectors' layers (released code)
+    hidden: int = 64  # width of the selectors' layers; 128 in the released code
     frequencies: int = 32  # F of the positional encoding (released code)
     periods: float = 1000.0  # its longest over its shortest wavelength (released code)
     steps: float = 100.0  # positions along the longest axis of the cortex (released code)
@@ -40,11 +45,16 @@ class ModelConfig:
     select_layer: bool = True  # else the average over layers
     select_space: bool = True  # else the average over the map
     select_scale: bool = True  # else half of the local token and half of the global one
+    select_size: bool = True  # of the receptive field; else one point of the map, as in the paper
     samples: int = 1  # points of the picture whose tokens are averaged
     only_layer: int = 0  # 1 to L: the one layer that is read; 0: all
 
     def __post_init__(self):
-        choices = {"bottleneck": ("shared", "separate"), "padding": ("zeros", "border")}
+        choices = {
+            "bottleneck": ("shared", "separate"),
+            "padding": ("zeros", "border"),
+            "readout_start": ("linear", "randn"),
+        }
         for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
                 raise InputError(f"model: {field}={value!r}; expected {' or '.join(known)}.")
@@ -54,13 +64,16 @@ class ModelConfig:
             raise InputError(f"model: samples={self.samples} without select_space; expected 1.")
 
 
-# Table 16: the model, what is left when a part of it is taken away or added, and its rivals.
+# The model; the paper's; then, as in Table 16, what is left when a part of it is taken away or
+# added, and its rivals.
 VARIANTS = {
     "factortopy": ModelConfig(),
+    "paper": ModelConfig(channels=128, hidden=128, standardise=False, select_size=False),
     "without-topology": ModelConfig(topology=False),
     "no-layer": ModelConfig(select_layer=False),
     "no-space": ModelConfig(select_space=False),
     "no-scale": ModelConfig(select_scale=False),
+    "no-size": ModelConfig(select_size=False),
     "three-samples": ModelConfig(samples=3),
     "class-token": ModelConfig(model="class-token"),
     "patch-token": ModelConfig(model="patch-token"),
@@ -97,6 +110,7 @@ class Selectors(NamedTuple):
     space: Float[Tensor, "vertex 2"]  # x right, y down; -1..1 from edge to edge of the picture
     layer: Float[Tensor, "vertex layer"]  # sums to 1
     scale: Float[Tensor, "vertex 1"]  # 0 local token, 1 global token
+    size: Float[Tensor, "vertex 1"] | None  # 0 the map as it is, 1 blurred; None: not chosen
     points: Float[Tensor, "vertex sample 2"] | None = (
         None  # of several samples, whose mean is space
     )
@@ -163,6 +177,13 @@ class Bottleneck(nn.Module):
         return torch.stack([t @ w.T - w @ m for t, w, m in zip(split, folded, means, strict=True)])
 
 
+def readout(config: ModelConfig, n_vertices: int) -> Float[Tensor, "vertex channel"]:
+    """The weights that a read-out starts from: a linear layer's, uniform within ± D^-1/2."""
+    if config.readout_start == "randn":
+        return torch.randn(n_vertices, config.channels)
+    return torch.empty(n_vertices, config.channels).uniform_(-1, 1) * config.channels**-0.5
+
+
 def _encode(model: "FactorTopy", _: object = None) -> None:
     model.left, model.right = factors(model.encoding(model.coordinates))
 
@@ -172,6 +193,9 @@ class FactorTopy(nn.Module):
 
     y_i = (1/D) Σ_d w_id v_id + b_i,
     v_i = Σ_l a_il [(1 - k_i) bilinear(B_l V_l, s_i) + k_i B_l g_l].
+
+    Where a vertex chooses its receptive field's size f_i, (1 - f_i) V_l + f_i (V_l blurred) stands
+    in place of V_l: see `selection.select`.
 
     `coordinates` [vertex, 3] in mm; `widths` the channels of each layer.
     """
@@ -190,7 +214,7 @@ class FactorTopy(nn.Module):
         _encode(self)
         self.register_load_state_dict_post_hook(_encode)  # by the bounds that were loaded
         n_vertices = len(coordinates)
-        outs = {"space": 2 * config.samples, "layer": len(widths), "scale": 1}
+        outs = {"space": 2 * config.samples, "layer": len(widths), "scale": 1, "size": 1}
         for name, out in outs.items():
             if getattr(config, f"select_{name}"):
                 if config.topology:
@@ -204,7 +228,7 @@ class FactorTopy(nn.Module):
         self.bottleneck = Bottleneck(widths, config.channels)
         if config.bottleneck == "separate":
             self.bottleneck_global = Bottleneck(widths, config.channels)
-        self.weight = nn.Parameter(torch.randn(n_vertices, config.channels))
+        self.weight = nn.Parameter(readout(config, n_vertices))
         self.bias = nn.Parameter(torch.zeros(n_vertices))
 
     def selectors(self) -> Selectors:
@@ -219,10 +243,13 @@ class FactorTopy(nn.Module):
         layer = self.layer(self.left, self.right) if config.select_layer else new(n, n_layers)
         scale = self.scale(self.left, self.right) if config.select_scale else new(n, 1)
         layer, scale = layer.type_as(points), scale.type_as(points)  # from bfloat16's, if asked
+        size = None
+        if config.select_size and config.select_space:
+            size = torch.sigmoid(self.size(self.left, self.right).type_as(points))
         several = points if config.samples > 1 else None
         # Over a short last axis softmax goes number by number, over the first it doesn't.
         layer = torch.softmax(layer.T.contiguous(), 0).T.contiguous()
-        return Selectors(points.mean(1), layer, torch.sigmoid(scale), several)
+        return Selectors(points.mean(1), layer, torch.sigmoid(scale), size, several)
 
     def squeezed(
         self,
@@ -249,7 +276,7 @@ class FactorTopy(nn.Module):
         maps, vector = (t.type_as(self.weight) for t in self.squeezed(local, global_))
         points = [chosen.space] if chosen.points is None else chosen.points.unbind(1)
         # the response is linear in the local token, so averaging it is averaging the tokens
-        rest = chosen.layer, chosen.scale, self.weight, self.bias, self.config.padding
+        rest = chosen.layer, chosen.scale, self.weight, self.bias, self.config.padding, chosen.size
         each = [select(maps, vector, at, *rest) for at in points]
         return each[0] if len(each) == 1 else torch.stack(each).mean(0)
 
@@ -260,13 +287,12 @@ def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
     return -(layer * layer.clamp_min(tiny).log()).sum(-1) / math.log(max(layer.shape[1], 2))
 
 
-def regulariser(chosen: Selectors, scale_penalty: float) -> Float[Tensor, ""]:
-    """Eq. 3's term, - mean entropy / log L, and the released code's + mean (k - 1/2)^2.
+def scale_penalty(scale: Float[Tensor, "vertex 1"]) -> Float[Tensor, ""]:
+    """Mean (k - 1/2)^2, which the released code adds to Eq. 3.
 
-    Without the second the scale saturates, local tokens get no gradient, and places are not learnt.
+    Without it the scale saturates, local tokens get no gradient, and places are not learnt.
     """
-    centred = (chosen.scale - 0.5).square().mean()
-    return scale_penalty * centred - entropy(chosen.layer).mean()
+    return (scale - 0.5).square().mean()
 
 
 def depth(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:

@@ -1,6 +1,6 @@
-"""Recipes by name, the models that they train, and changes of single settings.
+"""Recipes by name, and changes of single settings of a model or recipe.
 
-    model, recipe = with_changes(ModelConfig(), named_recipe("brief", seed=0), {"channels": 64})
+    model, recipe = with_changes(ModelConfig(), named_recipe("fast", seed=0), {"channels": 64})
 
 A recipe's own settings and their checks: `analysis.recipe`.
 """
@@ -13,24 +13,40 @@ from analysis.files import InputError
 from analysis.model import ModelConfig
 from analysis.recipe import Recipe
 
-# short: what a CPU core learns the small default subject by in a minute, of larger batches and
-# steps; brief: a third of that, for few vertices; check: a few, to see that all works first.
-FAST = Recipe(batch=32, learning_rate=3e-3, patience=8)
+# fast: what a few hundred steps take to find what the paper's recipe finds in many thousand: a
+# one-cycle rate, and a read-out at its own pace; chosen on sim01 (benchmarks/README.md).
+# paper: E.3 to the letter. released: with the penalty on scale that the released code has.
+# check: a few steps, to see that all works before a long run.
 RECIPES = {
-    "paper": Recipe(),
-    "check": Recipe(steps_per_epoch=20, max_steps=60, decay_steps=40),
-    "brief": dataclasses.replace(
-        FAST, batch=24, learning_rate=6e-3, steps_per_epoch=50, max_steps=200, decay_steps=100
+    "fast": Recipe(
+        learning_rate=6e-3,
+        readout_rate=20.0,
+        schedule="one-cycle",
+        batch=16,
+        steps_per_epoch=100,
+        max_steps=800,
+        decay_steps=200,
+        scale_penalty=0.1,
+        scale_decay_steps=200,
+        checkpoints=3,
     ),
-    "short": dataclasses.replace(FAST, steps_per_epoch=100, max_steps=800, decay_steps=280),
+    "paper": Recipe(),
+    "released": Recipe(scale_penalty=0.1),
+    "check": Recipe(
+        steps_per_epoch=20, max_steps=60, decay_steps=40, scale_penalty=0.1, scale_decay_steps=40
+    ),
 }
-# The model that they train, where it isn't the paper's: a narrow one learns as much in few steps.
-NARROW = {"standardise": True, "channels": 32, "hidden": 64}
-MODELS = {"brief": NARROW, "short": NARROW}
+DEFAULT_RECIPE = "fast"
+REPLACED = {"short": "fast", "brief": "fast"}  # names of before, and what does their work
 
 
 def named_recipe(name: str, seed: int) -> Recipe:
     """A recipe by name; InputError for an unknown one."""
+    if name in REPLACED:
+        raise InputError(
+            f"recipe {name!r}: replaced by {REPLACED[name]!r}, which is the default. It trains"
+            " longer and changes nothing of the model; that is chosen by --model."
+        )
     if name not in RECIPES:
         raise InputError(f"recipe {name!r}: expected one of {', '.join(RECIPES)}.")
     return dataclasses.replace(RECIPES[name], seed=seed)

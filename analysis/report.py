@@ -285,11 +285,17 @@ def truth_pairs(
     truth, found = truth_of(fit.subject), choices(fit)
     depth = model.depth(torch.from_numpy(truth.layer)).numpy()
     early = truth.early
+    size = (
+        [("field size in V1–V3", truth.field[early], found["size"][early])]
+        if "size" in found
+        else []
+    )
     return [
         ("layer", depth, found["depth"]),
         ("scale", truth.scale, found["scale"]),
         ("x in V1–V3", truth.space[early, 0], found["x"][early]),
         ("y in V1–V3", truth.space[early, 1], found["y"][early]),
+        *size,
     ]
 
 

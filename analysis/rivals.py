@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from analysis.features import Statistics
 from analysis.files import InputError
-from analysis.model import Bottleneck, FactorTopy, ModelConfig, Standards
+from analysis.model import Bottleneck, FactorTopy, ModelConfig, Standards, readout
 
 
 class Rival(nn.Module):
@@ -24,7 +24,7 @@ class Rival(nn.Module):
         super().__init__()
         self.config, self.widths = config, widths
         self.standard = Standards(config, widths)
-        self.weight = nn.Parameter(torch.randn(n_vertices, config.channels))
+        self.weight = nn.Parameter(readout(config, n_vertices))
         self.bias = nn.Parameter(torch.zeros(n_vertices))
 
     def selectors(self) -> None:

@@ -1,17 +1,19 @@
 """What each vertex reads from a batch of images: Listing 1, exact, without its [B, N, D, L] array.
 
 Sampling between four tokens, mixing layers and blending in the global token are all linear, so
-vertex n reads 5 L tokens with weights that do not depend on the image. Vertices that sample between
-the same four tokens (one cell) read the same ones: sorted by cell, each cell is one matrix product
+vertex n reads T L tokens with weights that do not depend on the image: T = 5, or 9 where a blurred
+map is read beside the map itself. Vertices that sample between the same four tokens (one cell) read
+the same ones: sorted by cell, each cell is one matrix product
 
-    [vertices of the cell, D] x [D, B 5 L],
+    [vertices of the cell, D] x [D, B T L],
 
-weighted by the mixture and summed over 5 L. Cells of like size are taken together, in blocks that
+weighted by the mixture and summed over T L. Cells of like size are taken together, in blocks that
 stay in cache; what goes vertex by vertex is done for all at once. The backward pass needs the
-products, [N, B 5 L], once more: they are kept where it will come. Its speed:
+products, [N, B T L], once more: they are kept where it will come. Its speed:
 `python -m benchmarks.selection`.
 """
 
+from functools import cache
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +28,7 @@ BLOCK_BYTES = 3 * 2**20
 # bfloat16's library compiles a product for each new shape, which takes as long as two of them, and
 # cells change at every step: but in float32, larger pieces have a multiple of so many rows.
 LOW_ROWS = 32
+BLUR = 1.5  # tokens: sd of the Gaussian under which a map is blurred for large receptive fields
 
 
 def _axis_taps(
@@ -49,8 +52,8 @@ def _axis_taps(
     return before.clamp(-1, size - 1).long() + 1, torch.stack(weights, dim=1)
 
 
-def _tokens_of_cells(height: int, width: int) -> Int[Tensor, "cell 5"]:
-    """The tokens around each cell, numbered by row, then the global token, numbered last.
+def _tokens_of_cells(height: int, width: int, maps: int) -> Int[Tensor, "cell tap"]:
+    """The tokens around each cell in each map, numbered by row, then the global token, the last.
 
     Tokens outside the grid have weight 0, so any other may stand in for them.
     """
@@ -58,7 +61,20 @@ def _tokens_of_cells(height: int, width: int) -> Int[Tensor, "cell 5"]:
     rows = torch.stack([row - 1, row]).clamp(0, height - 1)
     columns = torch.stack([column - 1, column]).clamp(0, width - 1)
     around = rows[:, None, :, None] * width + columns[None, :, None, :]  # [2, 2, H + 1, W + 1]
-    return torch.nn.functional.pad(around.reshape(4, -1).T, (0, 1), value=height * width)
+    around, tokens = around.reshape(4, -1).T, height * width
+    each = torch.cat([around + i * tokens for i in range(maps)], dim=1)
+    return torch.nn.functional.pad(each, (0, 1), value=maps * tokens)
+
+
+@cache
+def _gaussian(height: int, width: int) -> Float[Tensor, "token token"]:
+    """What each token of the blurred map is of the map's: a Gaussian, of sum 1 within the map."""
+    axes = []
+    for size in (height, width):
+        away = torch.arange(size, dtype=torch.float64)
+        weights = torch.exp(-0.5 * ((away[:, None] - away) / BLUR).square())
+        axes.append(weights / weights.sum(1, keepdim=True))
+    return torch.kron(*axes)
 
 
 class _Block(NamedTuple):
@@ -168,32 +184,33 @@ class _Gathered:
 
 class _Reading(torch.autograd.Function):
     """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[b, t, l, d] * weight[n, d];
-    near are the 5 x L tokens of the cell of n. `keep`: the sums over d, for a backward pass.
+    near are the T x L tokens of the cell of n. `keep`: the sums over d, for a backward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         tokens: Float[Tensor, "batch token layer channel"],
-        taps: Float[Tensor, "vertex 5"],
+        taps: Float[Tensor, "vertex tap"],
         layer: Float[Tensor, "vertex layer"],
         weight: Float[Tensor, "vertex channel"],
-        neighbours: Int[Tensor, "cell 5"],
+        neighbours: Int[Tensor, "cell tap"],
         cell: Int[Tensor, " vertex"],
         keep: bool,
     ) -> Float[Tensor, "batch vertex"]:
         batch, n_tokens, layers, channels = tokens.shape
+        n_taps = taps.shape[1]
         first = torch.arange(batch, device=cell.device) * n_tokens
-        near_rows = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * 5]
+        near_rows = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * T]
         order = _order(cell, near_rows, layers, channels, weight.dtype)
         mixture = (
             taps.index_select(0, order.held).unsqueeze(2)
             * layer.index_select(0, order.held).unsqueeze(1)
-        ).view(-1, 1, 5 * layers)  # the weight of each of the 5 L tokens that a row reads
+        ).view(-1, 1, n_taps * layers)  # the weight of each of the T L tokens that a row reads
 
         most = order.most()
-        products = weight.new_empty(len(order.held) if keep else most, batch, 5 * layers)
-        mixed = taps.new_empty(most, batch, 5 * layers)
+        products = weight.new_empty(len(order.held) if keep else most, batch, n_taps * layers)
+        mixed = taps.new_empty(most, batch, n_taps * layers)
         reading = taps.new_empty(len(order.held), batch)
         low = weight.dtype != taps.dtype  # products in lower precision than sums
         gathered = _Gathered(order, tokens, weight)
@@ -213,11 +230,12 @@ class _Reading(torch.autograd.Function):
         tokens, taps, layer, weight, mixture, products = ctx.saved_tensors
         wants_tokens, wants_taps, wants_layer, wants_weight = ctx.needs_input_grad[:4]
         order, (batch, _, layers, channels) = ctx.order, tokens.shape
+        n_taps = taps.shape[1]
         n_rows = len(order.held)
         d_tokens = torch.zeros_like(tokens) if wants_tokens else None
         d_weight = weight.new_empty(n_rows if wants_weight else order.most(), channels)
-        read = None if products is None else weight.new_empty(n_rows, 1, 5 * layers)
-        mixed_all = weight.new_empty(order.most(), batch, 5 * layers)
+        read = None if products is None else weight.new_empty(n_rows, 1, n_taps * layers)
+        mixed_all = weight.new_empty(order.most(), batch, n_taps * layers)
         # No slope where rows are filled up.
         slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).index_select(0, order.vertex)
         low = slope.to(weight.dtype).unsqueeze(1)
@@ -237,7 +255,7 @@ class _Reading(torch.autograd.Function):
                 torch.bmm(mixed, gathered.near(block), out=read_out)
         d_taps = d_layer = None
         if read is not None:
-            read = read.index_select(0, order.row).view(-1, 5, layers).to(taps.dtype)
+            read = read.index_select(0, order.row).view(-1, n_taps, layers).to(taps.dtype)
             if wants_taps:
                 d_taps = (read @ layer.unsqueeze(2)).squeeze(2)
             if wants_layer:
@@ -283,6 +301,7 @@ def select(
     weight: Float[Tensor, "vertex channel"],
     bias: Float[Tensor, " vertex"],
     padding: Literal["zeros", "border"] = "zeros",
+    size: Float[Tensor, "vertex 1"] | None = None,
 ) -> Float[Tensor, "batch vertex"]:
     """The response of each vertex to each image, in the unit of `bias`.
 
@@ -293,6 +312,10 @@ def select(
     with `align_corners=False`, whose values and gradients these are. Beyond the centres of the
     outer tokens, `padding` "zeros" fades to 0 and "border" repeats the outer token. There are no
     second derivatives.
+
+    With `size`, a receptive field has one: in place of local stands
+
+        (1 - size[n]) * local + size[n] * (local under a Gaussian of sd `BLUR` tokens).
 
     Raises ValueError for an empty or mismatched size, mixed types or devices, or a place that is
     not finite.
@@ -316,17 +339,24 @@ def select(
         "weight": (weight, (vertices, channels)),
         "bias": (bias, (vertices,)),
     }
+    if size is not None:
+        others["size"] = (size, (vertices, 1))
     _check(local, others, padding)
 
     gap_x, taps_x = _axis_taps(space[:, 0], width, padding)
     gap_y, taps_y = _axis_taps(space[:, 1], height, padding)
     around = (taps_y.unsqueeze(2) * taps_x.unsqueeze(1)).view(vertices, 4)
-    taps = torch.cat([around * (1 - scale), scale], dim=1)
+    near, maps = around * (1 - scale), [local.flatten(3)]
+    taps = [near, scale]
+    if size is not None:
+        taps = [near * (1 - size), near * size, scale]
+        maps.append(maps[0] @ _gaussian(height, width).to(local).T)
+    taps = torch.cat(taps, dim=1)
 
-    # [batch, height * width + 1, layer, channel]
-    tokens = torch.cat([local.flatten(3).permute(0, 3, 1, 2), global_.unsqueeze(1)], dim=1)
+    # [batch, maps * height * width + 1, layer, channel]
+    tokens = torch.cat([torch.cat(maps, 3).permute(0, 3, 1, 2), global_.unsqueeze(1)], dim=1)
     tokens = tokens.contiguous()
-    neighbours = _tokens_of_cells(height, width).to(local.device)
+    neighbours = _tokens_of_cells(height, width, len(maps)).to(local.device)
     kind = local.device.type
     if torch.is_autocast_enabled(kind):  # products alone in lower precision
         tokens, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (tokens, weight))

@@ -1,6 +1,6 @@
 """Ask for a subject, its tokens or a fit by name: what is there is read, what isn't is made.
 
-fit = get_fit("sim01", "clip-mini", recipe="short")
+fit = get_fit("sim01", "clip-mini")
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from analysis.prepare import Prepared
 from analysis.progress import say
 from analysis.receipts import note, receipt
 from analysis.recipe import Recipe
-from analysis.recipes import MODELS, named_recipe, with_changes
+from analysis.recipes import DEFAULT_RECIPE, named_recipe, with_changes
 from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
@@ -187,10 +187,10 @@ def get_tokens(
 
 @dataclass(frozen=True)
 class Wanted:
-    """A fit, by names; with the recipes brief and short, of a narrower model (`recipes.MODELS`).
+    """A fit, by names.
 
-    `variant`: the model: of `model.VARIANTS` (Table 16's); of one layer, counted from 1: layer-3,
-    class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
+    `variant`: the model: of `model.VARIANTS` (the paper's own is paper); of one layer, counted from
+    1: layer-3, class-token-layer-3; or ridge, to which neither recipe nor seed means anything.
     `changes`: other values of fields of `ModelConfig` or `Recipe`, by name.
     `scheme`: the split, by name (`splits.SCHEMES`); by default the data set's own.
     `trials`: train on so many trials only. `shuffle`: a control, whose responses are in another
@@ -200,7 +200,7 @@ class Wanted:
 
     subject: str
     backbone: str
-    recipe: str = "paper"
+    recipe: str = DEFAULT_RECIPE
     seed: int = 0
     split_seed: int = 0
     variant: str = "factortopy"
@@ -228,7 +228,6 @@ class Wanted:
             if changes:
                 raise InputError(f"{', '.join(changes)}: ridge has no such setting; leave it out.")
             return None, steps
-        changes = {**MODELS.get(self.recipe, {}), **changes}
         return with_changes(named_model(self.variant), steps, changes)
 
     @property
@@ -365,7 +364,9 @@ def get_fit(subject: str, backbone: str, **options: Any) -> Fit | RidgeFit:
     return Study().fit(Wanted(subject, backbone, **options))
 
 
-def fit_if_there(subject: str, backbone: str, recipe: str = "paper", seed: int = 0) -> Fit | None:
+def fit_if_there(
+    subject: str, backbone: str, recipe: str = DEFAULT_RECIPE, seed: int = 0
+) -> Fit | None:
     """The fit that `get_fit` would give, if it is already made; None if it isn't.
 
     Raises:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 from analysis.batches import Part, Resident, Shuffled, Trials, check_part, nearest
@@ -21,23 +23,12 @@ from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.forward import halved, validation_score
 from analysis.memory import keep_freed
-from analysis.model import FactorTopy, regulariser
+from analysis.model import FactorTopy, Selectors, entropy, scale_penalty
 from analysis.recipe import Recipe
 from analysis.rivals import Rival
 from analysis.soup import greedy_soup
 
-
-def blurred(
-    local: Float[Tensor, "batch channels height width"], sd: float
-) -> Float[Tensor, "batch channels height width"]:
-    """Maps under a Gaussian of that sd (tokens); each token's weights within the map sum to 1."""
-    height, width = local.shape[2:]
-    axes = []
-    for size in (height, width):
-        away = torch.arange(size, device=local.device)
-        weights = torch.exp(-0.5 * ((away[:, None] - away) / sd).square())
-        axes.append(weights / weights.sum(1, keepdim=True))
-    return (local.flatten(2) @ torch.kron(*axes).T).view_as(local)
+MOST_PASSES = 300  # over the trials, in which a one-cycle rate may take its steps
 
 
 class Encoder(lightning.LightningModule):
@@ -68,6 +59,8 @@ class Encoder(lightning.LightningModule):
         if not torch.isfinite(loss):
             raise self.diverged(f"loss {loss.item()}")
         optimizer.step()
+        if (rate := self.lr_schedulers()) is not None:
+            rate.step()
         return {"loss": loss}
 
     def backward_pass(
@@ -80,17 +73,14 @@ class Encoder(lightning.LightningModule):
 
         In pieces of `at_once` trials, whose losses are weighted by their share of the batch.
         """
-        recipe, step = self.recipe, self.global_step
-        if (sd := recipe.blur * (1 - step / recipe.blur_steps)) > 0:
-            local = blurred(local, sd)
+        recipe = self.recipe
         with self.arithmetic():
             chosen = self.model.selectors()
         penalty = 0.0
         if chosen is not None:  # a rival selects nothing
             if not chosen.space.isfinite().all():
                 raise self.diverged("places")
-            decay = max(0.0, 1 - step / recipe.decay_steps)
-            penalty = recipe.regularisation * decay * regulariser(chosen, recipe.scale_penalty)
+            penalty = self.penalty(chosen)
         whole, done = torch.zeros((), device=local.device), 0
         while done < len(responses):
             some = slice(done, done + self.at_once)
@@ -104,6 +94,17 @@ class Encoder(lightning.LightningModule):
             whole += loss.detach()
         return whole
 
+    def penalty(self, chosen: Selectors) -> Float[Tensor, ""]:
+        """Eq. 3's term, - λ mean entropy / log L, and that of the scale, each as it fades."""
+        recipe, step = self.recipe, self.global_step
+        layer, scale = (
+            max(0.0, 1 - step / steps) for steps in (recipe.decay_steps, recipe.scale_decay_steps)
+        )
+        return (
+            recipe.scale_penalty * scale * scale_penalty(chosen.scale)
+            - recipe.regularisation * layer * entropy(chosen.layer).mean()
+        )
+
     def arithmetic(self) -> AbstractContextManager:
         """The precision of matrix products."""
         low = self.recipe.precision == "bfloat16"
@@ -113,7 +114,8 @@ class Encoder(lightning.LightningModule):
         """The error that says at which step training diverged."""
         return InputError(
             f"training diverged at step {self.global_step}: {what}, not finite."
-            f" Try a lower learning_rate than {self.recipe.learning_rate}."
+            f" Try a lower learning_rate than {self.recipe.learning_rate:g}, or a lower"
+            f" readout_rate than {self.recipe.readout_rate:g}."
         )
 
     def on_validation_epoch_end(self) -> None:
@@ -128,14 +130,26 @@ class Encoder(lightning.LightningModule):
     def validation_step(self, *_: object) -> None:
         """Nothing a batch: the score is over all pictures at once."""
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            self.model.parameters(),
-            lr=self.recipe.learning_rate,
-            betas=self.recipe.betas,
-            weight_decay=self.recipe.weight_decay,
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        recipe = self.recipe
+        readout = [self.model.weight, self.model.bias]
+        rest = [p for p in self.model.parameters() if all(p is not one for one in readout)]
+        rates = [recipe.learning_rate, recipe.learning_rate * recipe.readout_rate]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": some, "lr": rate}
+                for some, rate in zip((rest, readout), rates, strict=True)
+            ],
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
             fused=True,
         )
+        if recipe.schedule == "constant":
+            return optimizer
+        cycle = OneCycleLR(
+            optimizer, rates, recipe.max_steps, pct_start=recipe.warm_up, cycle_momentum=False
+        )
+        return [optimizer], [cycle]
 
 
 def _check_tokens(tokens: Tokens, pictures: Int[np.ndarray, " n"]) -> None:
@@ -173,7 +187,8 @@ def train(
 
     Raises:
         InputError: for responses or tokens that are not finite, responses that don't vary, a batch
-            larger than the data, a loss that is not finite, or a GPU without room for one picture.
+            or a one-cycle rate larger than the data, a loss that is not finite, or a GPU without
+            room for one picture.
     """
     check_part(training, "training")
     check_part(validation, "validation")
@@ -181,6 +196,14 @@ def train(
     if recipe.batch > len(training.responses):
         raise InputError(
             f"recipe: batch={recipe.batch}, but only {len(training.responses)} trials train."
+        )
+    passes = recipe.max_steps * recipe.batch / len(training.responses)
+    if recipe.schedule == "one-cycle" and passes > MOST_PASSES:
+        most = int(MOST_PASSES * len(training.responses) / recipe.batch)
+        raise InputError(
+            f"recipe: a one-cycle rate over max_steps={recipe.max_steps} steps of"
+            f" {recipe.batch} trials passes {passes:,.0f} times over {len(training.responses)}"
+            f" trials; expected at most {MOST_PASSES} passes: max_steps={most} or fewer."
         )
     if (test is not None) != (recipe.soup == "test"):
         raise InputError(
@@ -195,14 +218,14 @@ def train(
         save_last=True,
         save_on_train_epoch_end=False,  # but after validation: Lightning can't resume from there
     )
-    stop = _Patience(
-        "validation_r2", mode="max", patience=recipe.patience, check_on_train_epoch_end=False
-    )
+    epochs = recipe.max_steps // recipe.steps_per_epoch
+    patience = recipe.patience if recipe.schedule == "constant" else epochs
+    stop = _Patience("validation_r2", mode="max", patience=patience, check_on_train_epoch_end=False)
     last = folder / "last.ckpt"
     with quiet():
         trainer = lightning.Trainer(
             max_steps=recipe.max_steps,
-            callbacks=[best, stop, Progress(recipe.patience)],
+            callbacks=[best, stop, Progress(patience)],
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
             enable_progress_bar=False,
             enable_model_summary=False,

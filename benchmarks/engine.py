@@ -24,12 +24,12 @@ from benchmarks.selection import machine, spread, write_whole
 STAND_IN = '#!/bin/sh\necho "$5" >> "$BRAINMAPS_DATA/done"\n'
 
 
-def seconds(study: Path, data: Path, path: str, *more: str) -> float:
-    """Of one run of the workflow."""
+def seconds(study: Path, data: Path, *more: str) -> float:
+    """Of one run of the workflow; `more`: arguments of it."""
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
     command += ["--workflow-profile", str(ROOT / "workflow/profiles/local"), "-d", str(data)]
-    command += ["--config", f"study={study}", *more]
-    changed = {"BRAINMAPS_DATA": str(data), "PATH": path, "PYTHONPATH": str(ROOT)}
+    command += [*more, "--config", f"study={study}", f"python={data / 'python'}"]
+    changed = {"BRAINMAPS_DATA": str(data), "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ | changed, capture_output=True, text=True)
     if done.returncode:
@@ -40,11 +40,9 @@ def seconds(study: Path, data: Path, path: str, *more: str) -> float:
 def turn(n: int) -> dict[str, float]:
     """Seconds of each kind of run, once."""
     with tempfile.TemporaryDirectory() as folder:
-        data, bin_ = Path(folder), Path(folder) / "bin"
-        bin_.mkdir()
-        (bin_ / "python").write_text(STAND_IN)
-        (bin_ / "python").chmod(0o755)
-        path = f"{bin_}:{os.environ['PATH']}"
+        data = Path(folder)
+        (data / "python").write_text(STAND_IN)
+        (data / "python").chmod(0o755)
         (data / "file").write_text("x")
         (data / "there.json").write_text(json.dumps({"files": {"file": 1}}))
         there = {f"fit-{i}": Job(f"fit-{i}", "fit", ["there.json"]) for i in range(n)}
@@ -52,13 +50,13 @@ def turn(n: int) -> dict[str, float]:
         for name, jobs in (("none", {}), ("there", there), ("absent", absent)):
             write_plan(data / f"{name}.json", Plan(name, jobs))
         paper = ROOT / "workflow/studies/paper.yaml"
-        start = seconds(data / "none.json", data, path)
-        each = (seconds(data / "absent.json", data, path) - start) / n
+        start = seconds(data / "none.json", data)
+        each = (seconds(data / "absent.json", data) - start) / n
         if len((data / "done").read_text().split()) != n:
             sys.exit(f"not all of {n} jobs were run")
-        nothing = seconds(data / "there.json", data, path)
-        seconds(paper, data, os.environ["PATH"], "-n")  # draws the plan up
-        dry = seconds(paper, data, os.environ["PATH"], "-n")
+        nothing = seconds(data / "there.json", data)
+        seconds(paper, data, "-n")  # draws the plan up
+        dry = seconds(paper, data, "-n")
     return {
         "start, no job": start,
         f"each of {n} jobs": each,

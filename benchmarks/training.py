@@ -35,7 +35,7 @@ from torch.nn.functional import smooth_l1_loss
 from analysis import trainer
 from analysis.batches import Part
 from analysis.memory import keep_freed
-from analysis.model import FactorTopy, ModelConfig, Selectors, regulariser
+from analysis.model import FactorTopy, ModelConfig, Selectors, entropy, scale_penalty
 from analysis.recipe import Recipe
 from benchmarks import reading
 from benchmarks.selection import Shape, machine, per_layer, ratio, spread, write_whole
@@ -80,7 +80,7 @@ def plain_step(
 
 def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
     """Something that takes a step, and says how many seconds it took and the loss."""
-    model, recipe = made(shape), Recipe()
+    model, recipe = made(shape), Recipe(scale_penalty=0.1)
     if form != "per_layer":
         keep_freed()
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, fused=True)
@@ -100,7 +100,8 @@ def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
                 chosen = model.selectors()
                 predicted = model(local, global_, chosen)
         loss = smooth_l1_loss(predicted.float(), responses, beta=recipe.loss_beta)
-        loss = loss + recipe.regularisation * regulariser(chosen, recipe.scale_penalty)
+        loss = loss - recipe.regularisation * entropy(chosen.layer).mean()
+        loss = loss + recipe.scale_penalty * scale_penalty(chosen.scale)
         loss.backward()
         optimiser.step()
         return time.perf_counter() - start, loss.item()

@@ -28,12 +28,15 @@ def by_hand(config: ModelConfig, widths: list[int], n: int) -> int:
         places = 1
     outs = [2 * config.samples] * config.select_space + [layers] * config.select_layer
     outs += [1] * config.select_scale
+    sized = config.select_size and config.select_space
+    outs += [1] * sized
     rank = _model(config, widths, n).left.shape[1]  # of the encoding
     networks = sum(
         H * 6 * config.frequencies * rank + n * (rank * H + H * H + H * out) for out in outs
     )
     squeezed = B * (places + 1) * channels * D
-    read = B * 5 * layers * D * n * config.samples
+    squeezed += B * layers * D * places**2 * sized  # maps blurred
+    read = B * (9 if sized else 5) * layers * D * n * config.samples
     return networks * config.topology + squeezed + read
 
 

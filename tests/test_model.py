@@ -16,10 +16,9 @@ from analysis.model import (
     VARIANTS,
     FactorTopy,
     ModelConfig,
-    Selectors,
     depth,
     entropy,
-    regulariser,
+    scale_penalty,
 )
 
 WIDTHS = [5, 3, 4]
@@ -286,17 +285,20 @@ def test_entropys_gradient_is_that_of_its_formula() -> None:
     np.testing.assert_allclose(layer.grad.numpy(), expected, rtol=1e-12)
 
 
-def test_regulariser_is_eq_3_and_the_scales_penalty() -> None:
-    chosen = Selectors(
-        space=torch.zeros(2, 2),
-        layer=torch.tensor([[0.25, 0.75], [1.0, 0.0]]),
-        scale=torch.tensor([[0.9], [0.2]]),
-    )
-    share = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
-    eq_3 = -(share + 0) / 2
-    assert regulariser(chosen, 0.0).item() == pytest.approx(eq_3, rel=1e-6)
-    penalty = (0.4**2 + 0.3**2) / 2
-    assert regulariser(chosen, 2.0).item() == pytest.approx(eq_3 + 2 * penalty, rel=1e-6)
+def test_the_scales_penalty_is_its_distance_from_a_half() -> None:
+    scale = torch.tensor([[0.9], [0.2]])
+    assert scale_penalty(scale).item() == pytest.approx((0.4**2 + 0.3**2) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("channels", [32, 128])
+def test_a_readout_starts_as_a_linear_layer_does(channels: int) -> None:
+    torch.manual_seed(0)
+    model = FactorTopy(ModelConfig(channels=channels), WIDTHS, places(2000))
+    layer = torch.nn.Linear(channels, 2000).weight
+    assert model.weight.std().item() == pytest.approx(layer.std().item(), rel=0.02)
+    assert model.weight.abs().max() <= channels**-0.5
+    drawn = FactorTopy(ModelConfig(channels=channels, readout_start="randn"), WIDTHS, places(2000))
+    assert drawn.weight.std().item() == pytest.approx(1, rel=0.02)
 
 
 def test_depth_is_the_expected_layer_from_0_to_1() -> None:

@@ -44,6 +44,35 @@ def listing_1(
     return (v * weight).mean(dim=-1) + bias
 
 
+def with_size(
+    local: Float[Tensor, "batch layer channel height width"],
+    global_: Float[Tensor, "batch layer channel"],
+    space: Float[Tensor, "vertex 2"],
+    layer: Float[Tensor, "vertex layer"],
+    scale: Float[Tensor, "vertex 1"],
+    weight: Float[Tensor, "vertex channel"],
+    bias: Float[Tensor, " vertex"],
+    size: Float[Tensor, "vertex 1"],
+    padding: str = "zeros",
+) -> Float[Tensor, "batch vertex"]:
+    """A mixture of what is read from the map and from the map blurred, a convolution with a
+    Gaussian of 1.5 tokens whose weights within the map sum to 1.
+    """
+    height, width = local.shape[3:]
+    away = torch.arange(-8, 9, dtype=local.dtype)
+    line = torch.exp(-0.5 * (away / 1.5) ** 2)
+    kernel = (line[:, None] * line)[None, None]
+
+    def convolved(maps: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(maps.reshape(-1, 1, height, width), kernel, padding=8)
+
+    inside = convolved(torch.ones(height, width, dtype=local.dtype))
+    wide = (convolved(local) / inside).view_as(local)
+    rest = space, layer, scale, weight, bias, padding
+    narrow, wide = listing_1(local, global_, *rest), listing_1(wide, global_, *rest)
+    return (1 - size).T * narrow + size.T * wide
+
+
 def arguments(
     batch: int = 2,
     layers: int = 3,
@@ -91,6 +120,23 @@ def assert_same(inputs: dict[str, Tensor], padding: str) -> None:
         torch.testing.assert_close(
             ours[name], expected, rtol=1e-10, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}"
         )
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    vertices=st.integers(1, 60),
+    padding=st.sampled_from(["zeros", "border"]),
+    seed=st.integers(0, 2**31),
+)
+def test_receptive_fields_of_a_size(padding: str, **shape: int) -> None:
+    inputs = arguments(**shape)
+    inputs["size"] = torch.rand_like(inputs["scale"])
+    names = (*NAMES, "size")
+    ours = value_and_gradients(select, inputs, padding, names)
+    for name, expected in value_and_gradients(with_size, inputs, padding, names).items():
+        torch.testing.assert_close(ours[name], expected, rtol=1e-10, atol=1e-10)
 
 
 paddings = pytest.mark.parametrize("padding", ["zeros", "border"])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,10 +23,11 @@ from analysis.batches import Part, Shuffled
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.forward import predict, validation_score
-from analysis.model import FactorTopy, ModelConfig, regulariser
+from analysis.model import FactorTopy, ModelConfig
 from analysis.progress import duration
 from analysis.recipe import Recipe
-from analysis.trainer import Encoder, blurred, train
+from analysis.recipes import named_recipe
+from analysis.trainer import Encoder, train
 from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
@@ -48,7 +48,7 @@ def toy_part(pictures: range, n_vertices: int = 12, seed: int = 0) -> Part:
     return Part(np.array(pictures, int), shown, responses)
 
 
-@pytest.mark.parametrize("field", ["batch", "steps_per_epoch", "blur_steps", "decay_steps"])
+@pytest.mark.parametrize("field", ["batch", "steps_per_epoch", "decay_steps", "scale_decay_steps"])
 def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> None:
     with pytest.raises(InputError, match=f"recipe: {field}=0; expected at least 1"):
         Recipe(**{field: 0})
@@ -56,8 +56,12 @@ def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> Non
         Recipe(checkpoints=-1)
     with pytest.raises(InputError, match="max_steps=1500 is not a whole number of epochs of 1000"):
         Recipe(max_steps=1500)
-    with pytest.raises(InputError, match=r"recipe: blur=-1; expected 0 or more"):
-        Recipe(blur=-1)
+    with pytest.raises(InputError, match="recipe: readout_rate=0; expected more than 0"):
+        Recipe(readout_rate=0)
+    with pytest.raises(InputError, match=r"recipe: warm_up=1\.0; expected a share between 0 and 1"):
+        Recipe(warm_up=1.0)
+    with pytest.raises(InputError, match="schedule='cosine'; expected constant or one-cycle"):
+        Recipe(schedule="cosine")
     with pytest.raises(InputError, match="recipe: soup='train'; expected validation or test"):
         Recipe(soup="train")
     with pytest.raises(InputError, match="recipe: precision='fp8'; expected float32 or bfloat16"):
@@ -65,11 +69,20 @@ def test_a_recipe_needs_whole_epochs_and_counts_of_at_least_1(field: str) -> Non
 
 
 def test_the_papers_recipe_is_appendix_e3s() -> None:
-    recipe = Recipe()
+    recipe = named_recipe("paper", seed=0)
+    assert recipe == Recipe()
     assert (recipe.learning_rate, recipe.weight_decay, recipe.betas) == (1e-3, 1e-2, (0.9, 0.999))
     assert (recipe.loss_beta, recipe.regularisation, recipe.decay_steps) == (0.1, 0.1, 6000)
     assert (recipe.batch, recipe.checkpoints, recipe.patience) == (8, 10, 20)
-    assert (recipe.blur, recipe.scale_penalty, recipe.soup) == (0, 1, "validation")
+    assert (recipe.schedule, recipe.readout_rate, recipe.scale_penalty) == ("constant", 1, 0)
+    released = named_recipe("released", seed=0)
+    assert released == dataclasses.replace(recipe, scale_penalty=recipe.regularisation)
+
+
+@pytest.mark.parametrize("name", ["short", "brief"])
+def test_recipes_of_before_say_what_replaced_them(name: str) -> None:
+    with pytest.raises(InputError, match=f"recipe '{name}': replaced by 'fast'"):
+        named_recipe(name, seed=0)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -111,31 +124,56 @@ def plain_loss(
     error = (model(local, global_) - responses).abs()
     beta = recipe.loss_beta
     smooth = torch.where(error < beta, 0.5 * error**2 / beta, error - beta / 2).mean()
-    fading = max(0.0, 1 - step / recipe.decay_steps)
-    term = regulariser(model.selectors(), recipe.scale_penalty)
-    return smooth + recipe.regularisation * fading * term
+    chosen = model.selectors()
+    layer, scale = (max(0.0, 1 - step / n) for n in (recipe.decay_steps, recipe.scale_decay_steps))
+    entropy = -(chosen.layer * chosen.layer.log()).sum(1).mean() / math.log(chosen.layer.shape[1])
+    centred = (chosen.scale - 0.5).square().mean()
+    return smooth - recipe.regularisation * layer * entropy + recipe.scale_penalty * scale * centred
 
 
 def adamw(model: FactorTopy, recipe: Recipe) -> Callable[[Tensor, int], None]:
     """AdamW's update written out (Loshchilov and Hutter, Algorithm 2), as a step on a loss."""
     one, two = recipe.betas
     moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in model.parameters()}
+    readout = {id(model.weight), id(model.bias)}
+
+    def rate(p: Tensor, t: int) -> float:
+        """At step t, from 1: a one-cycle rate rises on a cosine from 1/25, then falls to 0."""
+        base = recipe.learning_rate * (recipe.readout_rate if id(p) in readout else 1)
+        if recipe.schedule == "constant":
+            return base
+        top = recipe.warm_up * recipe.max_steps - 1
+        if t - 1 <= top:
+            low, share = 1 / 25, (t - 1) / top
+            return base * (1 + (low - 1) * (1 + math.cos(math.pi * share)) / 2)
+        share = (t - 1 - top) / (recipe.max_steps - 1 - top)
+        return base * (1 + math.cos(math.pi * share)) / 2
 
     def step(loss: Tensor, t: int) -> None:
         gradients = torch.autograd.grad(loss, list(moments))
         with torch.no_grad():
             for (p, (m, v)), g in zip(moments.items(), gradients, strict=True):
-                p *= 1 - recipe.learning_rate * recipe.weight_decay
+                p *= 1 - rate(p, t) * recipe.weight_decay
                 m += (1 - one) * (g - m)
                 v += (1 - two) * (g * g - v)
                 scaled = (m / (1 - one**t)) / ((v / (1 - two**t)).sqrt() + 1e-8)
-                p -= recipe.learning_rate * scaled
+                p -= rate(p, t) * scaled
 
     return step
 
 
-def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(TOY, max_steps=20, decay_steps=15, checkpoints=1)
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path, schedule: str) -> None:
+    recipe = dataclasses.replace(
+        TOY,
+        max_steps=20,
+        decay_steps=15,
+        checkpoints=1,
+        schedule=schedule,
+        readout_rate=3.0,
+        scale_penalty=0.3,
+        scale_decay_steps=8,
+    )
     tokens = random_tokens(tmp_path, WIDTHS, 30)
     training, validation = toy_part(range(20)), toy_part(range(20, 30))
     ours, plain = toy_model(), toy_model()
@@ -153,6 +191,13 @@ def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path) -> None:
             best, kept = score, {k: v.clone() for k, v in plain.state_dict().items()}
     for key, value in ours.state_dict().items():
         torch.testing.assert_close(value, kept[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_a_one_cycle_rate_longer_than_the_data_is_refused(tmp_path: Path) -> None:
+    tokens, part = random_tokens(tmp_path, WIDTHS, 30), toy_part(range(20))
+    recipe = dataclasses.replace(TOY, max_steps=2000, schedule="one-cycle")
+    with pytest.raises(InputError, match="passes 400 times over 40 trials; expected at most 300"):
+        train(toy_model(), recipe, tokens, part, part, tmp_path / "training")
 
 
 def test_predictions_are_the_models_in_order(
@@ -394,46 +439,6 @@ def test_training_leaves_the_tokens_as_they_are(tmp_path: Path) -> None:
     before = {p: p.read_bytes() for p in cache.rglob("*") if p.is_file()}
     fit_toy(tmp_path)
     assert {p: p.read_bytes() for p in before} == before
-
-
-# Coarse to fine
-
-
-def test_blurring_is_scipys_gaussian_with_weights_that_sum_to_1() -> None:
-    maps = torch.rand(2, 3, 8, 6)
-    ours = blurred(maps, 1.3).numpy()
-    options = {"sigma": 1.3, "axes": (2, 3), "mode": "constant", "radius": 8}
-    inside = scipy.ndimage.gaussian_filter(np.ones(maps.shape), **options)
-    expected = scipy.ndimage.gaussian_filter(maps.numpy(), **options) / inside
-    np.testing.assert_allclose(ours, expected, rtol=1e-6)
-    torch.testing.assert_close(blurred(maps, 1e-3), maps, rtol=1e-6, atol=1e-8)
-
-
-def test_the_blur_narrows_to_none_and_validation_sees_sharp_maps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    widths = []
-
-    def watched(local: Tensor, sd: float) -> Tensor:
-        widths.append(sd)
-        return blurred(local, sd)
-
-    monkeypatch.setattr(trainer, "blurred", watched)
-    fit_toy(tmp_path, dataclasses.replace(TOY, blur=2.0, blur_steps=25))
-    assert widths == pytest.approx([2 * (1 - step / 25) for step in range(25)])
-
-
-def test_a_blurred_run_learns_what_a_plain_one_on_blurred_maps_does(tmp_path: Path) -> None:
-    """One step: the gradient is that of Eq. 3 on the blurred maps."""
-    tokens, part = random_tokens(tmp_path, WIDTHS, 30), toy_part(range(20))
-    recipe = dataclasses.replace(TOY, blur=1.5)
-    local, global_ = tokens[part.pictures[part.trial_picture[:8]]]
-    responses = torch.from_numpy(part.responses[:8])
-    ours, plain = toy_model(), toy_model()
-    in_steps(ours, recipe, tokens, part, local, global_, responses)
-    plain_loss(plain, (blurred(local, 1.5), global_, responses), 0, recipe).backward()
-    for (name, p), q in zip(ours.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def in_steps(model: FactorTopy, recipe: Recipe, tokens: Tokens, part: Part, *batch: Tensor):

@@ -29,6 +29,7 @@ size: paper
 fits:
   - {backbones: [clip-mini], seeds: [31, 32], recipe: check}
 """
+NAME = "so me $(touch executed)"  # no shell reads more than a name in it
 WAIT = 240.0  # seconds
 
 
@@ -38,7 +39,12 @@ def started(study: Path, where: Path, *more: str) -> Iterator[subprocess.Popen]:
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflow/Snakefile")]
     command += ["--workflow-profile", str(ROOT / "workflow/profiles/local"), "-d", str(where)]
     command += ["--config", f"study={study}", *more]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    other = where / "bin/python"  # no job may be run by whatever is called python
+    other.parent.mkdir(exist_ok=True)
+    other.write_text("#!/bin/sh\necho not the interpreter of the workflow >&2\nexit 1\n")
+    other.chmod(0o755)
+    path = f"{other.parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": path}
     with (where / "log").open("w") as log:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -63,7 +69,7 @@ def said(study: Path, where: Path, *more: str) -> str:
 @pytest.fixture
 def drawn(tmp_path, data_folder) -> tuple[Path, Plan]:
     """A study whose tokens are there and whose two fits, of one job, are not."""
-    study = tmp_path / "some.yaml"
+    study = tmp_path / f"{NAME}.yaml"
     study.write_text(STUDY)
     plan = draw_up(read_study(study))
     write_plan(plan_file(study), plan)
@@ -87,9 +93,10 @@ def test_killed_with_all_its_jobs_it_goes_on_and_makes_nothing_again(drawn, tmp_
     ).read_text()
     made = first.stat().st_mtime_ns
     text = said(study, tmp_path)
-    assert re.search(r"study some: \d jobs, 1 to do", text) and "1 of 2 steps" in text
+    assert re.search(rf"study {re.escape(NAME)}: \d jobs, 1 to do", text)
+    assert "1 of 2 steps" in text and not list(tmp_path.rglob("executed"))
     assert first.stat().st_mtime_ns == made and job.there()
-    log = (tmp_path / f"logs/some/fit/{job.name}.log").read_text()
+    log = (tmp_path / f"logs/{NAME}/fit/{job.name}.log").read_text()
     assert log.count("no such fit is there") == 1  # the second, which was under way
     assert "Nothing to be done" in said(study, tmp_path, "-n")
     (tokens,) = plan.of("extract")[0].makes
