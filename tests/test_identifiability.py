@@ -54,7 +54,8 @@ def test_a_fit_is_made_for_each_choice_and_seed_and_held_against_the_truth(quick
     table = sweep("sim01-tiny", "clip-mini", "small", [0, 1, 2], "few")
     assert table["variant"].tolist() == [DEFAULT] * 3 + [OFF] * 2
     assert table["seed"].tolist() == [0, 1, 2, 0, 1]
-    assert list(table.columns[2:]) == [SCORE, "layer", "scale", "x in V1–V3", "y in V1–V3"]
+    names = [SCORE, "layer", "scale", "x in V1–V3", "y in V1–V3", "field size in V1–V3"]
+    assert list(table.columns[2:]) == names
     values = table[table.columns[2:]].to_numpy()
     assert np.isfinite(values).all() and np.abs(values).max() <= 1
     assert not np.allclose(values[0], values[1]) and not np.allclose(values[0], values[3])

@@ -13,7 +13,6 @@ from analysis.comparison import compare, false_discovery
 from analysis.files import InputError
 from analysis.maps import choices
 from analysis.methods_compared import Compared, compared
-from analysis.model import VARIANTS
 from analysis.published import TABLE_15, TABLE_16
 from analysis.recipes import RECIPES
 from analysis.simulate import load_truth
@@ -30,14 +29,14 @@ def fits(data_folder: Path):
         patch.setenv("BRAINMAPS_DATA", str(data_folder))
         patch.setattr("analysis.sweep.machine_cores", lambda: 1)
         patch.setitem(RECIPES, "few", dataclasses.replace(RECIPES["check"], **FEW))
-        patch.setitem(methods_compared.METHODS, "small", [*VARIANTS])
+        patch.setitem(methods_compared.METHODS, "small", methods_compared.METHODS["paper"])
         patch.setitem(sweep.BASE, "small", {"CLIP": NETWORK, "DiNOv2": NETWORK})
         patch.setitem(methods_compared.DECAYS, "small", methods_compared.DECAYS["paper"])
         yield compared("sim01-tiny", "small", [0, 1], "few")
 
 
 def test_every_method_layer_decay_and_seed_is_there(fits: Compared) -> None:
-    assert set(fits.methods) == {*TABLE_16["variant"], "ridge"}
+    assert set(fits.methods) == {*TABLE_16["variant"], "no-size", "ridge"}
     layers = len(fits.ours.tokens.widths)
     keys = [fit.record["key"]["model"] for fit in fits.singles]
     assert [key["only_layer"] for key in keys] == list(range(1, 1 + layers))
@@ -63,7 +62,7 @@ def test_wrong_seeds_and_sizes_are_told(seeds) -> None:
 
 def test_differences_are_those_of_pairs_of_fits(fits: Compared) -> None:
     table = methods_compared.differences(fits)
-    assert set(table["method"]) == {*TABLE_16.index, "ridge"} - {"FactorTopy"}
+    assert set(table["method"]) == {*TABLE_16.index, "no-size", "ridge"} - {"FactorTopy"}
     for name, method in (("class-token", "classToken"), ("ridge", "ridge")):
         row = table[(table["method"] == method) & (table["ROI"] == "all")].iloc[0]
         scores = [fit.scores("test").r2 for fit in (fits.methods[name], fits.ours)]
@@ -75,7 +74,7 @@ def test_differences_are_those_of_pairs_of_fits(fits: Compared) -> None:
     assert printed["multiple sample", "EBA"] == pytest.approx(0.176 - 0.175)
     assert np.isnan(printed["ridge", "all"])
     shown = methods_compared.differences_shown(table)
-    assert len(shown) == len(TABLE_16) and shown["Table 16"].iloc[-1] == "–"
+    assert len(shown) == len(TABLE_16) + 1 and shown["Table 16"].iloc[-1] == "–"
 
 
 def test_the_grid_puts_scores_and_weights_of_fits_together(fits: Compared) -> None:

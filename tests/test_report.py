@@ -92,7 +92,8 @@ def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
     from analysis import report
 
     pairs = report.truth_pairs(fit)
-    assert [name for name, *_ in pairs] == ["layer", "scale", "x in V1–V3", "y in V1–V3"]
+    names = ["layer", "scale", "x in V1–V3", "y in V1–V3", "field size in V1–V3"]
+    assert [name for name, *_ in pairs] == names
     assert "| layer |" in report.truth_text(fit, pairs, scores)
     person = dataclasses.replace(
         fit, subject=dataclasses.replace(fit.subject, name="subj01", source="NSD")
