@@ -145,7 +145,8 @@ def patches_of(
 ) -> Int[np.ndarray, " vertex"]:
     """The patch of each vertex: the cube of so many mm, in a fixed grid, that it lies in."""
     cube = np.floor((coordinates - coordinates.min(0)) / size).astype(int)
-    return np.unique(cube, axis=0, return_inverse=True)[1].ravel()
+    number = np.ravel_multi_index(cube.T, cube.max(0) + 1)
+    return np.unique(number, return_inverse=True)[1]
 
 
 def roi_sums(

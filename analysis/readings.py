@@ -29,7 +29,7 @@ from analysis.truth import Truth
 from analysis.verdicts import PREDICTS, Measured
 
 PICTURES, PATCHES = "test pictures", "patches of cortex"
-DRAWS = 1000  # of patches
+DRAWS = 1000  # of patches, or of pictures
 LEAST = 4  # patches of an area, for an interval over them
 PICTURES_READ = 128  # whose tokens say how the channels vary
 EARLY = ("V1", "V2", "V3")
@@ -391,8 +391,8 @@ def over_pairs(
     return np.stack(found, 1)
 
 
-def over_pictures(values: Float[np.ndarray, " picture"], draws: int = 1000) -> Draws:
+def over_pictures(values: Float[np.ndarray, " picture"]) -> Draws:
     """The mean over pictures, of all first, then drawn again: alike for as many pictures."""
     n = len(values)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=draws)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS)
     return np.concatenate([[values.mean()], drawn @ values / n])

@@ -32,6 +32,14 @@ SEEDS = 3  # that a verdict is over
 TAIL = (1 - metrics.LEVEL) / 2
 
 
+def _wider(parts: int) -> float:
+    """By how much an interval is wider for Bonferroni's correction, of so many numbers.
+
+    The ratio of normal quantiles: far tails of few draws are not known.
+    """
+    return float(ndtri(1 - TAIL / parts) / ndtri(1 - TAIL))
+
+
 @dataclass(frozen=True)
 class Measured:
     """A number and its 95 % interval."""
@@ -65,9 +73,11 @@ class Measured:
         The smallest of noisy numbers lies too low, and that of drawn ones lower still. So the upper
         end is that of the number whose own interval, widened for how many there are, ends first.
         """
-        least = cls.of(np.min(list(draws.values()), axis=0), over)
-        each = [cls.of(of_one, over).widened(len(draws)).high for of_one in draws.values()]
-        return cls(least.value, least.low, max(least.value, float(np.min(each))), over)
+        each = np.stack(list(draws.values()))  # [number, draw]
+        least = cls.of(each.min(0), over)
+        above = metrics.quantiles(each[:, 1:].T)[1] - each[:, 0]
+        high = float(np.min(each[:, 0] + _wider(len(each)) * above))
+        return cls(least.value, least.low, max(least.value, high), over)
 
     @classmethod
     def largest(cls, draws: Mapping[str, Float[np.ndarray, " draw"]], over: str) -> "Measured":
@@ -78,11 +88,8 @@ class Measured:
         return Measured(-self.value, -self.high, -self.low, self.over)
 
     def widened(self, parts: int) -> "Measured":
-        """With the interval that one of so many numbers needs for all to have 95 % together.
-
-        By the ratio of normal quantiles: far tails of few draws are not known.
-        """
-        by = ndtri(1 - TAIL / parts) / ndtri(1 - TAIL)
+        """With the interval that one of so many numbers needs for all to have 95 % together."""
+        by = _wider(parts)
         low, high = (self.value + by * (end - self.value) for end in (self.low, self.high))
         return Measured(self.value, low, high, self.over)
 

@@ -6,6 +6,9 @@ is false at its bound: one of its parts, drawn anew each time, has just the numb
 against, and the others are clearly true.
 """
 
+from collections.abc import Iterator
+
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -19,7 +22,7 @@ from analysis.subject import Subject
 
 AREAS = ("V1", "V2", "V3", "V4", "EBA", "FFA", "OPA", "PPA")
 LAYERS, PICTURES, SAMPLES, SEEDS = 6, 40, 100, 3
-NULL, TRUE = 200, 30  # draws
+NULL, TRUE = 200, 20  # draws
 N_PATCHES, N_EACH = 8, 3  # patches of an area, vertices of a patch
 N = len(AREAS) * N_PATCHES * N_EACH
 AREA = np.repeat(np.arange(len(AREAS)), N_PATCHES * N_EACH)
@@ -229,16 +232,14 @@ def fine_tuning_accuracy(rng, false):
     accuracy, change = 0.5 + 0.04 * np.clip(mixed[0], -2, 2), 0.2 + 0.04 * np.clip(mixed[1], -2, 2)
     accuracy[0] = accuracy[1:].max() + (0 if false == 0 else 0.3)
     names = ["CLIP", *(f"N{i}" for i in range(1, n))]
-    pictures = rng.normal(0, 0.2, PICTURES)
-    out = []
-    for _ in range(SEEDS):
-        both = {}
-        for name, by in zip(names, change, strict=True):
-            both[name] = {"": fitted(rng, np.full(N, 0.4)), "t": fitted(rng, np.full(N, 0.4 + by))}
-        right = {name: {"t": a + pictures + rng.normal(0, 0.2, PICTURES)}
-                 for name, a in zip(names, accuracy, strict=True)}  # fmt: skip
-        out.append((both, right))
-    return out
+    before, pictures = fitted(rng, np.full(N, 0.4)), rng.normal(0, 0.2, PICTURES)
+    both = {name: {"": before, "t": fitted(rng, np.full(N, 0.4 + by))}
+            for name, by in zip(names, change, strict=True)}  # fmt: skip
+    return [
+        (both, {name: {"t": a + pictures + rng.normal(0, 0.2, PICTURES)}
+                for name, a in zip(names, accuracy, strict=True)})
+        for _ in range(SEEDS)
+    ]  # fmt: skip
 
 
 def channels_and_places(rng, false):
@@ -346,8 +347,12 @@ def share_that_holds(name: str, draws: int, false: bool) -> float:
 
 
 @pytest.fixture(autouse=True)
-def few_draws(monkeypatch) -> None:
+def quick(monkeypatch) -> Iterator[None]:
+    """Few draws, and no shape checks, which other tests make and which take half of the time."""
     monkeypatch.setattr(readings, "DRAWS", SAMPLES)
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_every_row_has_a_case() -> None:
