@@ -24,11 +24,16 @@ def finding(fits: Compared, table: pd.DataFrame, by_decay: pd.DataFrame) -> str:
     return (
         ":::{admonition} Key finding\n:class: tip\n"
         f"FactorTopy predicts single trials with R² = **{score.value:.3f}** [{score.low:.3f},"
-        f" {score.high:.3f}], on the same test pictures more than {_listed(worse)}, less than"
-        f" {_listed(better)} (q < {Q:g}, all vertices, one seed of each). Of {len(printed)}"
+        f" {score.high:.3f}]. On the same test pictures that is higher than of"
+        f" {_methods(worse)} and lower than of {_methods(better)} (q < {Q:g}, all vertices, one seed"
+        " of each). Of {len(printed)}"
         f" differences to FactorTopy that Table 16 prints: {each}. The decay of the highest R², in"
         f" the paper's steps: {best}.\n:::"
     )
+
+
+def _methods(names: list[str]) -> str:
+    return ", ".join(names) or "no other method"
 
 
 def _listed(names: list[str]) -> str:
@@ -87,7 +92,7 @@ def truth_text(fits: Compared, table: pd.DataFrame) -> str:
         "The responses were made from this network: rank correlations over vertices of what each"
         " method says with what is true. The layer is the expected one of the selector, or that"
         " which is best alone on validation pictures. FactorTopy's correlates with the true one by"
-        f" {ours['layer']:.2f}, the mean of {ours['Seeds']} seeds. Higher, by their one seed:"
+        f" {ours['layer']:.2f}, the mean of {ours['Seeds']:.0f} seeds. Higher, by their one seed:"
         f" {_listed(more)}. A method without a number doesn't choose."
     )
 

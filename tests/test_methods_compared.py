@@ -168,7 +168,8 @@ def test_words_are_made_of_the_tables(fits: Compared) -> None:
     by_decay = methods_compared.decays(fits)
     text = methods_report.finding(fits, table, by_decay)
     assert f"R² = **{fits.ours.score('test').value:.3f}**" in text
-    assert "more than none, less than none" in methods_report.finding(
+    none = "higher than of no other method and lower than of no other method"
+    assert none in methods_report.finding(
         fits, table.assign(**{"q": 0.9}), by_decay
     )
     text = methods_report.rivals_text(table)
