@@ -203,7 +203,7 @@ def key_finding(table: pd.DataFrame, scores: pd.DataFrame, judged: Judged, at: i
     least = scores.loc[scores[scores["samples"] == scores["samples"].min()]["R²"].idxmax()]
     return (
         ":::{admonition} Key finding\n:class: tip\n"
-        f"**{judged.finding.claim}** {judged.verdict.capitalize()}.\n\n"
+        f"**{judged.finding.claim}** Judged at {at:,}: {judged.verdict}.\n\n"
         f"Trained on {at:,} of {every['samples']:,} samples, FactorTopy has"
         f" {_range(few, 'share')} of the R² that it has with all, and its map of depth correlates"
         f" by {_range(few, 'other')} with that of all samples by another seed, where two seeds of"

@@ -25,8 +25,8 @@ def finding(fits: Compared, table: pd.DataFrame, by_decay: pd.DataFrame) -> str:
         ":::{admonition} Key finding\n:class: tip\n"
         f"FactorTopy predicts single trials with R² = **{score.value:.3f}** [{score.low:.3f},"
         f" {score.high:.3f}]. On the same test pictures that is higher than of"
-        f" {_methods(worse)} and lower than of {_methods(better)} (q < {Q:g}, all vertices, one seed"
-        " of each). Of {len(printed)}"
+        f" {_methods(worse)} and lower than of {_methods(better)} (q < {Q:g}, all vertices, one"
+        f" seed of each). Of {len(printed)}"
         f" differences to FactorTopy that Table 16 prints: {each}. The decay of the highest R², in"
         f" the paper's steps: {best}.\n:::"
     )

@@ -145,7 +145,7 @@ def test_maps_of_few_samples_stand_beside_those_of_all(limited, data_folder) -> 
     assert judged.verdict == "holds" and judged.seeds == 3
     assert recorded("sim01-tiny", FINDINGS["limited-data"], RUN)["judged"].verdict == "holds"
     text = by_trials.key_finding(maps, scores, judged, 300)
-    assert "Holds." in text and "Trained on 300 of 600 samples" in text
+    assert "Judged at 300: holds." in text and "Trained on 300 of 600 samples" in text
     assert "75 samples" in by_trials.truth_text(maps)
     assert "no truth" in by_trials.truth_text(maps.drop(columns="truth"))
     assert list(by_trials.shown_scores(scores).data.columns) == ["samples", "factortopy", "ridge"]

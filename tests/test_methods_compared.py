@@ -169,9 +169,7 @@ def test_words_are_made_of_the_tables(fits: Compared) -> None:
     text = methods_report.finding(fits, table, by_decay)
     assert f"R² = **{fits.ours.score('test').value:.3f}**" in text
     none = "higher than of no other method and lower than of no other method"
-    assert none in methods_report.finding(
-        fits, table.assign(**{"q": 0.9}), by_decay
-    )
+    assert none in methods_report.finding(fits, table.assign(**{"q": 0.9}), by_decay)
     text = methods_report.rivals_text(table)
     assert all(verdict.capitalize() in text for verdict in set(table["beside the paper"]) - {
         "not printed"})  # fmt: skip
