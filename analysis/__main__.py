@@ -53,18 +53,26 @@ def main() -> None:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Show your own photographs: a folder of .png or .jpg files.",
 )
-def simulate(subjects: tuple[str, ...], stimuli: Path | None) -> None:
+@click.option(
+    "--noise",
+    type=click.Choice(["default", "nsd"]),
+    default="default",
+    show_default=True,
+    help="Of trials: each worth ten of NSD's, or as noisy as NSD's (sim01 is then sim01-nsd).",
+)
+def simulate(subjects: tuple[str, ...], stimuli: Path | None, noise: str) -> None:
     """Write simulated subjects as NSD trees: all three, if none is named.
 
     Their truth is written beside the tree. SUBJECTS are sim01, sim02 and sim03; with -tiny or -full
-    appended, of another size. Who sees the photographs of a folder is called sim01@FOLDER.
+    appended, of another size; then with -nsd, with NSD's noise; then with -raw, of a teacher whose
+    tokens are not standardised. Who sees the photographs of a folder is called sim01@FOLDER.
     """
     from analysis.simulate import PEOPLE, name_on  # slow imports only where needed
     from analysis.simulate import simulate as write
 
     for subject in subjects or PEOPLE:
-        made = write(subject, stimuli)
-        name = name_on(subject, stimuli)
+        name = name_on(subject, stimuli, noise == "nsd")
+        made = write(str(name), stimuli)
         click.echo(f"{name}: {'written to' if made else 'already in'} {name.tree.root}")
 
 

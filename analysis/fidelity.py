@@ -10,15 +10,21 @@ from analysis import explained
 from analysis.algonauts import OTHERS, VERTICES
 from analysis.prepare import Prepared
 from analysis.published import NSD_AREAS, NSD_BETAS, NSD_CEILINGS, NSD_NCSNR
+from analysis.simulate import parse_name
 from analysis.subject import Subject
 
 TRIALS = 3  # behind the published ceilings
 Person = tuple[Subject, Prepared]
 
 
+def nsd_ncsnr(subject: Subject) -> Float[np.ndarray, " vertex"]:
+    """ncsnr of a simulated subject if a trial were worth one of NSD's, not several."""
+    return subject.ncsnr / np.sqrt(parse_name(subject.name).noise.trials_worth)
+
+
 def ceilings(subject: Subject, shares: Sequence[float]) -> Float[np.ndarray, " share"]:
-    """Quantiles over vertices of the noise ceiling of means over three trials, in per cent."""
-    return 100 * np.quantile(explained.noise_ceiling(subject.ncsnr, TRIALS), shares)
+    """Quantiles over vertices of the noise ceiling of three of NSD's trials, in per cent."""
+    return 100 * np.quantile(explained.noise_ceiling(nsd_ncsnr(subject), TRIALS), shares)
 
 
 def session_levels(people: Mapping[str, Person]) -> pd.DataFrame:
@@ -46,16 +52,21 @@ def _area(subject: Subject, mask: Bool[np.ndarray, " vertex"]) -> float:
 def fidelity_table(people: Mapping[str, Person]) -> pd.DataFrame:
     """A row per quantity: NSD's least and greatest, how many it is known of, and each person's.
 
+    ncsnr and noise ceilings are of a trial worth one of NSD's, whatever a simulated one is worth.
     The last column says how many of the people lie within NSD's range; it is empty where one value
     only is known.
     """
     percentiles = [int(c) for c in NSD_CEILINGS.columns]
     known: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     subjects = [subject for subject, _ in people.values()]
-    known["median ncsnr"] = (NSD_NCSNR.tolist(), [float(np.median(s.ncsnr)) for s in subjects])
+    mine = [float(np.median(nsd_ncsnr(s))) for s in subjects]
+    known["median ncsnr of one of NSD's trials"] = (NSD_NCSNR.tolist(), mine)
     for p in percentiles:
         mine = [ceilings(s, [p / 100]).item() for s in subjects]
-        known[f"noise ceiling of 3 trials, {p}th percentile, %"] = (NSD_CEILINGS[p].tolist(), mine)
+        known[f"noise ceiling of 3 of NSD's trials, {p}th percentile, %"] = (
+            NSD_CEILINGS[p].tolist(),
+            mine,
+        )
     left_out = [100 * float((~prepared.kept).mean()) for _, prepared in people.values()]
     known["vertices without data, %"] = (_without_data(), left_out)
     levels = session_levels(people).groupby("subject", sort=False)[["mean", "sd"]].mean()

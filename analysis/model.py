@@ -287,12 +287,14 @@ def entropy(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:
     return -(layer * layer.clamp_min(tiny).log()).sum(-1) / math.log(max(layer.shape[1], 2))
 
 
-def scale_penalty(scale: Float[Tensor, "vertex 1"]) -> Float[Tensor, ""]:
-    """Mean (k - 1/2)^2, which the released code adds to Eq. 3.
+def scale_penalty(chosen: Selectors) -> Float[Tensor, ""]:
+    """Mean (k - 1/2)^2, which the released code adds to Eq. 3; and the same of the field's size.
 
-    Without it the scale saturates, local tokens get no gradient, and places are not learnt.
+    Without it the scale saturates, local tokens get no gradient, and places are not learnt; and a
+    size that saturates before places are found stays where it is.
     """
-    return (scale - 0.5).square().mean()
+    each = [chosen.scale] if chosen.size is None else [chosen.scale, chosen.size]
+    return torch.stack([(x - 0.5).square().mean() for x in each]).sum()
 
 
 def depth(layer: Float[Tensor, "vertex layer"]) -> Float[Tensor, " vertex"]:

@@ -22,7 +22,9 @@ class Recipe:
     loss_beta: float = 0.1  # where smooth L1 turns from square to absolute (BOLD z-score)
     regularisation: float = 0.1  # λ of Eq. 3
     decay_steps: int = 6000  # until Eq. 3's term is gone
-    scale_penalty: float = 0.0  # weight of (k - 1/2)², which the released code adds and E.3 doesn't
+    scale_penalty: float = (
+        0.0  # weight of (k - 1/2)², in the released code and not in E.3; also of sizes
+    )
     scale_decay_steps: int = 6000  # until that is gone
     precision: str = "float32"  # or bfloat16: of the products of selectors and bottleneck
     checkpoints: int = 10  # best ones kept for the soup

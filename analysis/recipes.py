@@ -19,12 +19,12 @@ from analysis.recipe import Recipe
 # check: a few steps, to see that all works before a long run.
 RECIPES = {
     "fast": Recipe(
-        learning_rate=6e-3,
+        learning_rate=1e-2,
         readout_rate=20.0,
         schedule="one-cycle",
         batch=16,
         steps_per_epoch=100,
-        max_steps=800,
+        max_steps=600,
         decay_steps=200,
         scale_penalty=0.1,
         scale_decay_steps=200,

@@ -16,7 +16,7 @@ from pandas.io.formats.style import Styler
 from analysis import metrics, model
 from analysis.backbones import CARDS, verification
 from analysis.downloads import Table
-from analysis.fidelity import Person
+from analysis.fidelity import Person, nsd_ncsnr
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.maps import choices
@@ -209,7 +209,7 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
     single_text = " Of those with one known value, off by a factor over 1.5:"
     far_text = f"{single_text} {', '.join(far)}." if far else ""
     sizes = {f"{len(subject.vertices):,}" for subject, _ in people.values()}
-    noisier = {n: float(np.median(subject.ncsnr)) for n, (subject, _) in people.items()}
+    noisier = {n: float(np.median(nsd_ncsnr(subject))) for n, (subject, _) in people.items()}
     lowest = min(noisier, key=noisier.__getitem__)
     return (
         ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
@@ -217,7 +217,8 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
         f" NSD's subjects is known, {len(whole)} lie within it for all {len(people)} simulated"
         f" people ({', '.join(sorted(sizes))} vertices)."
         f"{outside_text}{far_text}"
-        f" The noisiest is {lowest}, with a median ncsnr of {noisier[lowest]:.3f}.\n:::"
+        f" The noisiest is {lowest}, with a median ncsnr of {noisier[lowest]:.3f} for a trial worth"
+        " one of NSD's.\n:::"
     )
 
 

@@ -2,6 +2,8 @@
 
     simulate("sim01")        # fsaverage5: the default
     simulate("sim01-full")   # 163,842 vertices per hemisphere
+    simulate("sim01-nsd")    # with the noise of NSD's trials: by default one is worth ten of them
+    simulate("sim01-raw")    # by a teacher whose tokens are not standardised
     simulate("sim01", Path("photos"))  # on your own photographs: named sim01@photos
 
 What is here orders and writes; anatomy, truth.py, stimuli.py and noise.py say what is simulated.
@@ -9,7 +11,8 @@ What is here orders and writes; anatomy, truth.py, stimuli.py and noise.py say w
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +21,7 @@ import h5py
 import numpy as np
 import scipy.io
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from safetensors.numpy import load_file, save_file
 
 from analysis import anatomy, explained, mgh
@@ -36,7 +39,7 @@ from analysis.files import (
     whole_file,
     write_json,
 )
-from analysis.noise import Noise, draw_betas
+from analysis.noise import Noise, draw_betas, signal_to_noise
 from analysis.stimuli import (
     SIZES,
     Photographs,
@@ -47,7 +50,7 @@ from analysis.stimuli import (
     write_design,
     write_pictures,
 )
-from analysis.subject import zscore
+from analysis.subject import with_areas, zscore
 from analysis.truth import (
     CATEGORY,
     PEOPLE,
@@ -69,21 +72,34 @@ STANDARD = 300  # pictures over which tokens are standardised
 
 
 class Name(NamedTuple):
-    """A simulated subject's name, taken apart: `sim01`, `sim01-tiny`, `sim01@photos`."""
+    """A simulated subject's name, taken apart: `sim01`, `sim01-tiny`, `sim01-nsd-raw@photos`."""
 
     subject: str  # sim01, sim02 or sim03: its name in the tree
-    size: str
-    stimuli: str  # the name of a set of photographs; empty: drawn scenes
+    size: str = "fs5"
+    nsd: bool = False  # trials as noisy as NSD's
+    raw: bool = False  # the teacher's tokens are not standardised
+    stimuli: str = ""  # the name of a set of photographs; empty: drawn scenes
 
     def __str__(self) -> str:
-        size = "" if self.size == "fs5" else f"-{self.size}"
-        return self.subject + size + (f"@{self.stimuli}" if self.stimuli else "")
+        return self.subject + f"-{self.folder}".removeprefix("-fs5")
+
+    @property
+    def folder(self) -> str:
+        """What all have in common who are simulated so and see these pictures."""
+        name = self.size + "-nsd" * self.nsd + "-raw" * self.raw
+        return f"{name}@{self.stimuli}" if self.stimuli else name
+
+    @property
+    def noise(self) -> Noise:
+        return replace(NOISE, trials_worth=1.0) if self.nsd else NOISE
+
+    @property
+    def rules(self) -> Rules:
+        return replace(RULES, standardised=not self.raw)
 
     @property
     def root(self) -> Path:
-        """The folder of all subjects of this size who see these pictures."""
-        folder = f"{self.size}@{self.stimuli}" if self.stimuli else self.size
-        return data_root() / "simulated" / folder
+        return data_root() / "simulated" / self.folder
 
     @property
     def tree(self) -> NSDTree:
@@ -104,25 +120,30 @@ class Name(NamedTuple):
         return self.root / "truth" / "pictures.json"
 
 
+NAMES = rf"({'|'.join(PEOPLE)})(?:-({'|'.join(SIZES)}))?(-nsd)?(-raw)?(?:@(\w+))?"
+
+
 def parse_name(name: str) -> Name:
-    """What a name such as `sim01`, `sim01-tiny` or `sim01@photos` stands for.
+    """What a name such as `sim01`, `sim01-tiny` or `sim01-nsd@photos` stands for.
 
     Raises:
         InputError: for any other name.
     """
-    found = re.fullmatch(r"(\w+?)(?:-(\w+))?(?:@(\w+))?", name, flags=re.ASCII)
-    subject, size, stimuli = found.groups() if found else ("", None, None)
-    if subject not in PEOPLE or (size or "fs5") not in SIZES:
+    found = re.fullmatch(NAMES, name, flags=re.ASCII)
+    if not found:
         raise InputError(
             f"subject {name!r}: a simulated one is {', '.join(PEOPLE)}, with -tiny or -full for"
-            " another size, and @NAME for one who sees photographs."
+            " another size, then -nsd for the noise of NSD's trials, then -raw for a teacher whose"
+            " tokens are not standardised, and @NAME for one who sees photographs."
         )
-    return Name(subject, size or "fs5", stimuli or "")
+    subject, size, nsd, raw, stimuli = found.groups()
+    return Name(subject, size or "fs5", bool(nsd), bool(raw), stimuli or "")
 
 
-def name_on(name: str, folder: Path | None) -> Name:
-    """The name of a subject who sees the photographs of a folder; as it is without."""
+def name_on(name: str, folder: Path | None, nsd: bool = False) -> Name:
+    """The name of a subject who sees a folder's photographs, or has NSD's noise, if asked for."""
     parsed = parse_name(name)
+    parsed = parsed._replace(nsd=parsed.nsd or nsd)
     return parsed._replace(stimuli=set_name(folder)) if folder else parsed
 
 
@@ -133,7 +154,7 @@ def _key(name: Name, stimuli: str, **more: object) -> str:
 
 
 def _subject_key(name: Name, stimuli: str) -> str:
-    settings = {"noise": asdict(NOISE), "rules": asdict(RULES)}
+    settings = {"noise": asdict(name.noise), "rules": asdict(name.rules)}
     settings |= {"person": asdict(PEOPLE[name.subject])}
     return _key(name, stimuli, teacher=load_backbone(TEACHER).identity, **settings)
 
@@ -184,7 +205,7 @@ def simulate(name: str, folder: Path | None = None) -> bool:
             f" photographs writes. Run `simulate {name.split('@')[0]} --stimuli FOLDER`."
         )
     parsed.root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(parsed.root / ".lock"):
+    with filelock.FileLock(parsed.root / f".{parsed.subject}.lock"):
         stimuli = photos.identity if photos else _stimuli_of(parsed)
         key = _subject_key(parsed, stimuli)
         if _is_whole(parsed.record, key):
@@ -192,7 +213,8 @@ def simulate(name: str, folder: Path | None = None) -> bool:
         parsed.record.unlink(missing_ok=True)
         betas = 8 * spec.n_surface * spec.sessions * spec.trials_per_session
         require_space(parsed.root, betas + 2**28, f"simulating {name}")
-        labels = _write_stimuli(parsed, photos, stimuli)
+        with filelock.FileLock(parsed.root / ".pictures.lock"):  # which others see too
+            labels = _write_stimuli(parsed, photos, stimuli)
         truth = _write_subject(parsed, labels)
         with whole_file(parsed.truth) as scratch:
             save_file({k: np.ascontiguousarray(v) for k, v in asdict(truth).items()}, scratch)
@@ -277,18 +299,23 @@ def _write_subject(name: Name, labels: list[frozenset[str]]) -> Truth:
         pictures = torch.from_numpy(f["imgBrick"][rows[order]][np.argsort(order)])
     late = round(0.9 * (len(teacher.widths) - 1))
     first, kinds = pictures[:STANDARD], [labels[r] for r in rows[:STANDARD]]
-    standard = token_standard(teacher, first)
+    tokens = list(teacher_tokens(teacher, first))
+    standard = token_standard(tokens, name.rules.standardised)
     examples, kinds = _category_examples(first, kinds)
     vectors = standard.vectors
     if examples is not first:
         vectors = torch.cat([global_ for _, global_ in teacher_tokens(teacher, examples)])
     directions = category_directions(standard, vectors, kinds, late)
     truth, areas, retinotopic = draw_truth(
-        spec.n_surface, len(teacher.widths), directions, person, RULES
+        spec.n_surface, len(teacher.widths), directions, person, name.rules
     )
-    signal = noiseless(truth, teacher, standard, pictures)
+    others = teacher_tokens(teacher, pictures[STANDARD:])
+    signal = noiseless(truth, standard, chain(tokens, others))
     trial_picture = design["masterordering"].ravel().astype(int) - 1
-    betas = draw_betas(truth, signal[trial_picture], spec.n_surface, spec.sessions, person, NOISE)
+    rois = rois_of(truth, areas, retinotopic)
+    snr = signal_to_noise(truth, rois, spec.n_surface, person, name.noise)
+    shown = signal[trial_picture]
+    betas = draw_betas(truth, snr, shown, spec.n_surface, spec.sessions, person, name.noise)
     shape = (spec.sessions, spec.trials_per_session, -1)
     standardised = np.concatenate([zscore(s) for s in betas.reshape(shape)])
     session_of = np.arange(len(trial_picture)) // spec.trials_per_session
@@ -310,6 +337,22 @@ def _write_subject(name: Name, labels: list[frozenset[str]]) -> Truth:
         )
         _write_native_labels(tree, name.subject, hemi, areas[i], retinotopic[i], number)
     return truth
+
+
+def rois_of(
+    truth: Truth,
+    areas: list[dict[str, Int[np.ndarray, " _"]]],  # of every hemisphere
+    retinotopic: list[Int[np.ndarray, " vertex"]],
+) -> dict[str, Bool[np.ndarray, " visual"]]:
+    """Which of the truth's vertices are in each ROI, of both hemispheres."""
+    n_surface = len(retinotopic[0])
+    early = np.concatenate(retinotopic)[truth.vertices]
+    codes = anatomy.ROI_CODES["prf-visualrois"]
+    rois = {name: early == code for code, name in codes.items() if code}
+    for name in areas[0]:
+        members = [one[name] + i * n_surface for i, one in enumerate(areas)]
+        rois[name] = np.isin(truth.vertices, np.concatenate(members))
+    return with_areas(rois)
 
 
 def _write_native_labels(

@@ -46,8 +46,7 @@ def _nsd() -> Iterator[dict[str, str]]:
 
 def _simulated() -> Iterator[dict[str, str]]:
     for folder in sorted((data_root() / "simulated").glob("*/nsd")):
-        size, _, stimuli = folder.parent.name.partition("@")
-        suffix = ("" if size == "fs5" else f"-{size}") + (f"@{stimuli}" if stimuli else "")
+        suffix = f"-{folder.parent.name}".removeprefix("-fs5")
         tree = NSDTree(folder)
         for name in SIMULATED:
             betas = tree.beta_folder(name)

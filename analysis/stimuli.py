@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import scipy.io
 from jaxtyping import UInt8
+from joblib import Parallel, delayed
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
@@ -91,8 +92,9 @@ def shown_photographs(photos: Photographs, side: int) -> Iterator[Shown]:
 
 def shown_scenes(count: int, side: int) -> Iterator[Shown]:
     """Scenes drawn from the seeds 0, 1, …, with the things in them."""
-    for seed in range(count):
-        scene = draw_scene(seed, side)
+    processes = 2 if count > 1000 else 1  # to start one takes as long as some hundred scenes
+    draw = Parallel(processes, return_as="generator")
+    for scene in draw(delayed(draw_scene)(seed, side) for seed in range(count)):
         yield scene.picture, scene.labels
 
 

@@ -101,7 +101,7 @@ class Encoder(lightning.LightningModule):
             max(0.0, 1 - step / steps) for steps in (recipe.decay_steps, recipe.scale_decay_steps)
         )
         return (
-            recipe.scale_penalty * scale * scale_penalty(chosen.scale)
+            recipe.scale_penalty * scale * scale_penalty(chosen)
             - recipe.regularisation * layer * entropy(chosen.layer).mean()
         )
 

@@ -101,7 +101,7 @@ def stepper(form: str, shape: Shape) -> Callable[[], tuple[float, float]]:
                 predicted = model(local, global_, chosen)
         loss = smooth_l1_loss(predicted.float(), responses, beta=recipe.loss_beta)
         loss = loss - recipe.regularisation * entropy(chosen.layer).mean()
-        loss = loss + recipe.scale_penalty * scale_penalty(chosen.scale)
+        loss = loss + recipe.scale_penalty * scale_penalty(chosen)
         loss.backward()
         optimiser.step()
         return time.perf_counter() - start, loss.item()

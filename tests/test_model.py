@@ -285,9 +285,13 @@ def test_entropys_gradient_is_that_of_its_formula() -> None:
     np.testing.assert_allclose(layer.grad.numpy(), expected, rtol=1e-12)
 
 
-def test_the_scales_penalty_is_its_distance_from_a_half() -> None:
-    scale = torch.tensor([[0.9], [0.2]])
-    assert scale_penalty(scale).item() == pytest.approx((0.4**2 + 0.3**2) / 2, rel=1e-6)
+def test_the_scales_penalty_is_its_distance_from_a_half_and_that_of_the_size() -> None:
+    chosen = FactorTopy(ModelConfig(), WIDTHS, places(2)).selectors()
+    scale, size = torch.tensor([[0.9], [0.2]]), torch.tensor([[0.6], [0.5]])
+    apart, sizes = (0.4**2 + 0.3**2) / 2, 0.1**2 / 2
+    for given, expected in ((None, apart), (size, apart + sizes)):
+        found = scale_penalty(chosen._replace(scale=scale, size=given)).item()
+        assert found == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("channels", [32, 128])

@@ -127,7 +127,7 @@ def plain_loss(
     chosen = model.selectors()
     layer, scale = (max(0.0, 1 - step / n) for n in (recipe.decay_steps, recipe.scale_decay_steps))
     entropy = -(chosen.layer * chosen.layer.log()).sum(1).mean() / math.log(chosen.layer.shape[1])
-    centred = (chosen.scale - 0.5).square().mean()
+    centred = (chosen.scale - 0.5).square().mean() + (chosen.size - 0.5).square().mean()
     return smooth - recipe.regularisation * layer * entropy + recipe.scale_penalty * scale * centred
 
 
