@@ -29,8 +29,8 @@ def key_finding(
         ":::{admonition} Key finding\n:class: tip\n"
         f"Tuned to {' and to '.join(page.tasks)}, {', '.join(lost_by) or 'no network'} lost R²"
         f"{simulated} beyond its interval.{gained} The interval of accuracy on test pictures lies"
-        f" above chance for {', '.join(learned) or 'no network'}; a network that was not tuned has"
-        f" nothing to forget.\n\n{rows}\n:::"
+        f" above chance for {', '.join(learned) or 'no network'}; where tuning taught nothing,"
+        f" nothing can be said of forgetting.\n\n{rows}\n:::"
     )
 
 
