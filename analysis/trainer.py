@@ -3,6 +3,7 @@
 `train` leaves the best checkpoints in a folder and goes on from the last one it finds there.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import lightning
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
@@ -179,11 +180,12 @@ def train(
     validation: Part,
     folder: Path,
     test: Part | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict:
     """Train `model` in place to the soup of its best checkpoints; returns how it went.
 
     On a GPU if there is one. `test` is for a recipe whose soup is chosen on test pictures; no other
-    sees them.
+    sees them. `callbacks` see each epoch.
 
     Raises:
         InputError: for responses or tokens that are not finite, responses that don't vary, a batch
@@ -225,7 +227,7 @@ def train(
     with quiet():
         trainer = lightning.Trainer(
             max_steps=recipe.max_steps,
-            callbacks=[best, stop, Progress(patience)],
+            callbacks=[best, stop, Progress(patience), *callbacks],
             accelerator="gpu" if torch.cuda.is_available() else "cpu",
             enable_progress_bar=False,
             enable_model_summary=False,
