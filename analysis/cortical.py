@@ -347,7 +347,7 @@ def small_layers(
     ],
     columns: int,
 ) -> Figure:
-    """Several maps as `layers` draws one, of (weights, confidence) by name (Figs 13, 17-22, 28).
+    """Several maps as `layers` draws one, of (weights, confidence) by name (Figs 13, 17-22, 27).
 
     Networks may have different numbers of layers: colours are from each one's first to its last.
     """

@@ -163,22 +163,22 @@ def session_lines(levels: pd.DataFrame, known: dict[str, float]) -> Figure:
 
 
 def interval_rows(found: pd.DataFrame, table: pd.DataFrame, default: str) -> Figure:
-    """A panel per quantity, a row per recipe: mean and interval, and each seed as a small dot.
+    """A panel per quantity, a row per variant: mean and interval, and each seed as a small dot.
 
-    `found`: recipe, quantity, mean, low, high; `table`: recipe, seed and a column per quantity.
+    `found`: variant, quantity, mean, low, high; `table`: variant, seed and a column per quantity.
     """
-    recipes = list(dict.fromkeys(found["recipe"]))
+    variants = list(dict.fromkeys(found["variant"]))
     quantities = list(dict.fromkeys(found["quantity"]))
-    height = 0.9 + 0.32 * len(recipes)
+    height = 0.9 + 0.32 * len(variants)
     figure, axes = plt.subplots(1, len(quantities), figsize=(9.5, height), sharey=True)
-    rows = np.arange(len(recipes))
+    rows = np.arange(len(variants))
     for axis, quantity in zip(axes, quantities, strict=True):
-        own = found[found["quantity"] == quantity].set_index("recipe").loc[recipes]
+        own = found[found["quantity"] == quantity].set_index("variant").loc[variants]
         axis.axvline(own.loc[default, "mean"], color="#8d99a6", ls="--", lw=1)
         half = [own["mean"] - own["low"], own["high"] - own["mean"]]
         axis.errorbar(own["mean"], rows, xerr=half, fmt="o", color="#2a7f9e", lw=1.5, ms=5)
-        for row, recipe in enumerate(recipes):
-            seeds = table.loc[table["recipe"] == recipe, quantity]
+        for row, variant in enumerate(variants):
+            seeds = table.loc[table["variant"] == variant, quantity]
             axis.plot(seeds, np.full(len(seeds), row + 0.25), ".", color="#f28e2b", ms=4)
         near = table[quantity].min(), table[quantity].max()
         room = 0.25 * (near[1] - near[0]) + 1e-3
@@ -186,7 +186,7 @@ def interval_rows(found: pd.DataFrame, table: pd.DataFrame, default: str) -> Fig
             title=quantity, xlim=(near[0] - room, near[1] + room), ylim=(len(rows) - 0.4, -0.6)
         )
         axis.title.set_fontsize(9)
-    axes[0].set_yticks(rows, recipes)
+    axes[0].set_yticks(rows, variants)
     seaborn.despine(figure)
     figure.tight_layout()
     return figure

@@ -1,11 +1,11 @@
 """What fine-tuning does to a network's maps: the page of Figs 7, 23 and 24, Tables 3 and 14.
 
-    page = fine_tuned("sim01", "small", seeds=1)
+    page = fine_tuned("sim01", "small", runs=1, seeds=[0, 1], tuned_seeds=[0])
     accuracy_table(page), forgetting_table(page), judged(page)
 
-Each network is tuned to each task, and the one of the first seed is fitted to the cortex again as
-if it were another network. How far a map moved is the mean absolute change of its vertices' depth;
-how far those of two seeds of the same untuned network lie apart says how much of that is none.
+Each network is tuned to each task, and the one of the first run is fitted to the cortex again as if
+it were another network. How far a map moved is the mean absolute change of its vertices' depth
+between fits of two seeds, one before and one after; that between two seeds before is no change.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from analysis.alignment import LATE
 from analysis.backbones import card_of, load_backbone
 from analysis.evidence import evaluate, fine_tuning_accuracy, fine_tuning_layout
 from analysis.files import InputError
+from analysis.findings import FINDINGS, Run
 from analysis.finetune import Tuned, global_tokens, head_grid
 from analysis.fit import Fit
 from analysis.labelled import get_labelled
@@ -37,28 +38,20 @@ from analysis.readings import (
     read,
     roi_scores,
 )
-from analysis.sweep import get_fits, get_tuned, sized
+from analysis.sweep import BASE, different, get_fits, get_tuned, sized
 from analysis.verdicts import Judged, Measured
 
-# Those of the paper's Table 14. The small ones are each family's smallest, without SAM: tuning
-# costs three times as much as running. Tasks: one that asks for something low-level, then one for
-# shape.
+# Those of the paper's Table 14; of the small size without SAM, which takes longest to tune.
 NETWORKS = {
-    "small": {
-        "CLIP": "clip-mini-s",
-        "MAE": "mae-mini-s",
-        "DiNOv2": "dinov2-mini-s",
-    },
+    "small": {name: BASE["small"][name] for name in ("CLIP", "MAE", "DiNOv2")},
     "paper": {"CLIP": "clip-l", "MAE": "mae-b", "SAM": "sam-b", "DiNOv2": "dinov2-b"},
 }
-TASKS = {"small": ("colour", "shape"), "paper": ("isic", "eurosat")}
+TASKS = {"small": ("shape",), "paper": ("isic", "eurosat")}
 SIDE = {"small": 128, "paper": 224}  # pixels that files are resized to
 TUNING = {
     "small": Tuning(epochs=3, rates=(3e-4, 1e-3)),
     "paper": Tuning(epochs=20, batch=32, hidden=512, rates=(1e-5, 3e-5, 1e-4)),
 }
-# Epochs of the other methods, which are tried once
-OTHERS = {"small": {"head": 20, "lora": 2}, "paper": {"head": 50, "lora": 20}}
 GRID = {
     "small": Tuning(method="head", epochs=20, batch=64, rates=(3e-3,)),
     "paper": Tuning(method="head", epochs=50, batch=256, hidden=512),
@@ -73,38 +66,27 @@ class Page:
     subject: str
     size: str
     tasks: tuple[str, ...]
-    tuned: Mapping[tuple[str, str], list[Tuned]]  # by network and task, a seed each
-    fits: Mapping[tuple[str, str], Fit]  # by network and task; task "" before
-    readings: Mapping[tuple[str, str], Reading]
-    methods: Mapping[str, Tuned]  # of the first network and the last task
-    control: Mapping[tuple[str, str], Reading]  # of shuffled responses; of the first task alone
-    other: Mapping[str, Reading]  # untuned, fitted by another seed: how far a map moves for nothing
+    tuned: Mapping[tuple[str, str], list[Tuned]]  # by network and task, one of each run
+    # by network and task, one for each seed; task "" before, of which there are two seeds or more
+    fits: Mapping[tuple[str, str], list[Fit]]
+    readings: Mapping[tuple[str, str], list[Reading]]
 
     @property
     def first(self) -> Fit:
         """The first network's fit before it was tuned."""
-        return next(iter(self.fits.values()))
+        return next(iter(self.fits.values()))[0]
 
     @property
     def networks(self) -> list[str]:
         return list(dict.fromkeys(network for network, _ in self.tuned))
 
 
-def lessons(size: str, seeds: int) -> dict[tuple[str, str, int], Lesson]:
-    """Each network tuned to each task, by so many seeds."""
+def lessons(size: str, runs: int) -> dict[tuple[str, str, int], Lesson]:
+    """Each network tuned to each task, so many times."""
     networks, tasks = NETWORKS[size], TASKS[size]
     return {
         (n, t, run): Lesson(networks[n], t, SIDE[size], replace(TUNING[size], seed=run))
-        for n, t, run in itertools.product(networks, tasks, range(seeds))
-    }
-
-
-def other_lessons(size: str) -> dict[str, Lesson]:
-    """The first network tuned to the last task by the other methods."""
-    first, last = next(iter(NETWORKS[size].values())), TASKS[size][-1]
-    return {
-        method: Lesson(first, last, SIDE[size], Tuning(method=method, epochs=epochs))
-        for method, epochs in OTHERS[size].items()
+        for n, t, run in itertools.product(networks, tasks, range(runs))
     }
 
 
@@ -121,53 +103,54 @@ def layer_lessons(size: str) -> dict[tuple[str, str, int, int], Lesson]:
     }
 
 
-def mapped(subject: str, size: str, seed: int = 0) -> dict[tuple[str, str, str], Fit]:
-    """Fits of each network before and after each task, by what they are for, network and task.
-
-    "maps"; "control", to shuffled responses, before and after the first task; "other", before,
-    by another seed. The task is "" before.
-    """
-    before = {(n, ""): {"backbone": name} for n, name in NETWORKS[size].items()}
-    after = {(n, t): lesson.names for (n, t, _), lesson in lessons(size, 1).items()}
-    wanted: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for key, own in (before | after).items():
-        wanted["maps", *key] = own | {"seed": seed}
-        if key[1] in ("", TASKS[size][0]):
-            wanted["control", *key] = own | {"seed": seed, "shuffle": True}
-        if key in before:
-            wanted["other", *key] = own | {"seed": seed + 1}
-    return get_fits(wanted, subject=subject, **sized(size))
+def mapped(
+    subject: str,
+    size: str,
+    seeds: Sequence[int],
+    tuned_seeds: Sequence[int],
+    recipe: str = "fast",
+) -> dict[tuple[str, str], list[Fit]]:
+    """Fits of each network before (task "", by `seeds`) and after each task (by `tuned_seeds`)."""
+    options, seeds, after = sized(size, recipe), different(seeds, 2), different(tuned_seeds)
+    wanted: dict[tuple[str, str, int], dict[str, Any]] = {
+        (n, "", seed): {"backbone": name, "seed": seed}
+        for n, name in NETWORKS[size].items()
+        for seed in seeds
+    }
+    for (n, task, _), lesson in lessons(size, 1).items():
+        wanted |= {(n, task, seed): lesson.names | {"seed": seed} for seed in after}
+    found: dict[tuple[str, str], list[Fit]] = {}
+    for (n, task, _), fit in get_fits(wanted, subject=subject, **options).items():
+        found.setdefault((n, task), []).append(fit)
+    return found
 
 
 def fine_tuned(
-    subject: str, size: str, seeds: int = 1, seed: int = 0, beside: Sequence[Lesson] = ()
+    subject: str,
+    size: str,
+    runs: int = 1,
+    seeds: Sequence[int] = (0, 1),
+    tuned_seeds: Sequence[int] = (0,),
+    recipe: str = "fast",
 ) -> Page:
-    """Each network of a size, tuned to each task by so many seeds, and mapped before and after.
+    """Each network of a size, tuned to each task so many times, and mapped before and after.
 
-    `seed`: of the fits. `beside`: what else is to be tuned at the same time.
+    `seeds`, `tuned_seeds`: of the fits before and after.
 
     Raises:
-        InputError: for an unknown name, or data that can't be used.
+        InputError: for an unknown name, data that can't be used, or fewer than 2 seeds before.
     """
-    if seeds < 1:
-        raise InputError(f"seeds={seeds}: expected 1 or more.")
-    every, others = lessons(size, seeds), other_lessons(size)
-    each = get_tuned({**dict(enumerate(beside)), **every, **others})
-    tasks, first = TASKS[size], next(iter(NETWORKS[size]))
+    if runs < 1:
+        raise InputError(f"runs={runs}: expected 1 or more.")
+    sized(size)  # a wrong one is told
+    each, tasks = get_tuned(lessons(size, runs)), TASKS[size]
     tuned = {
-        (n, t): [each[n, t, run] for run in range(seeds)]
+        (n, t): [each[n, t, run] for run in range(runs)]
         for n, t in itertools.product(NETWORKS[size], tasks)
     }
-    methods = {"whole": each[first, tasks[-1], 0]} | {m: each[m] for m in others}
-    fits = mapped(subject, size, seed)
-
-    def of(kind: str) -> dict[tuple[str, str], Fit]:
-        return {(n, t): fit for (k, n, t), fit in fits.items() if k == kind}
-
-    control = {key: read(fit) for key, fit in of("control").items()}
-    other = {n: read(fit) for (n, _), fit in of("other").items()}
-    readings = {key: read(fit) for key, fit in of("maps").items()}
-    return Page(subject, size, tasks, tuned, of("maps"), readings, methods, control, other)
+    fits = mapped(subject, size, seeds, tuned_seeds, recipe)
+    readings = {key: [read(fit) for fit in some] for key, some in fits.items()}
+    return Page(subject, size, tasks, tuned, fits, readings)
 
 
 def right(each: Sequence[Tuned]) -> Float[np.ndarray, " picture"]:
@@ -206,60 +189,60 @@ def accuracy_table(page: Page) -> pd.DataFrame:
 
 
 def forgetting_table(page: Page) -> pd.DataFrame:
-    """A row per network and task: R² before, after and lost, how far early and late maps moved."""
+    """A row per network and task: R² before, after and lost, how far early and late maps moved.
+
+    R² lost is of the first seed; how far maps moved is from the second seed before to the first
+    after, beside how far two seeds before differ.
+    """
     rows = []
-    for (network, task), after in page.readings.items():
+    for (network, task), (after, *_) in page.readings.items():
         if not task:
             continue
-        before = page.readings[network, ""]
+        before, other = page.readings[network, ""][:2]
         scores = [roi_scores(r)["all"] for r in (before, after)]
         lost = Measured.of(scores[0] - scores[1], PICTURES)
         row: dict[str, float | str] = {"network": network, "task": task}
         row |= {"before": float(scores[0][0]), "after": float(scores[1][0])}
         row |= {"lost": lost.value, "lost low": lost.low, "lost high": lost.high}
         for name, rois in (("early", EARLY), ("late", LATE)):
-            found = Measured.of(moved(before, after, rois), PATCHES)
+            found = Measured.of(moved(other, after, rois), PATCHES)
             row |= {name: found.value, f"{name} low": found.low, f"{name} high": found.high}
-            row[f"{name}, seeds"] = float(moved(before, page.other[network], rois)[0])
+            row[f"{name}, seeds"] = float(moved(before, other, rois)[0])
         rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.assign(share=table["lost"] / table["before"])
+    return pd.DataFrame(rows)
 
 
-def rank_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per network, what forgets least first: mean over tasks of `forgetting_table`'s."""
-    means = table.groupby("network", sort=False)[["share", "lost", "late", "early"]].mean()
-    ranked = means.sort_values("lost").reset_index()
-    return ranked.assign(rank=np.arange(1, len(ranked) + 1))
+def judged(page: Page, run: Run | None = None) -> tuple[Judged, Judged]:
+    """Rows 12 and 13 of Table 5, recorded for the scoreboard if a run is named.
 
-
-def judged(page: Page, run: str = "") -> tuple[Judged, Judged]:
-    """Rows 12 and 13 of Table 5, recorded for the scoreboard."""
+    Row 12 takes two seeds after and is not run with one.
+    """
     share = {n: {t: right(page.tuned[n, t]) for t in page.tasks} for n in page.networks}
-    layout = evaluate(
-        "fine-tuning-layout",
-        fine_tuning_layout,
-        by_network(page.readings),
-        by_network(page.control),
-        page.subject,
-        run,
-    )
+    subject, each = page.subject if run else "", by_network(page.readings)
+    n = min(len(runs) for of in each.values() for runs in of.values())
+    layout = Judged(FINDINGS["fine-tuning-layout"], {})
+    if n > 1:
+        layout = evaluate("fine-tuning-layout", fine_tuning_layout, [each], subject, run)
     accuracy = evaluate(
         "fine-tuning-accuracy",
         lambda some: fine_tuning_accuracy(some, share),
-        by_network(page.readings),
-        by_network(page.control),
-        page.subject,
+        [
+            {name: {task: runs[i] for task, runs in of.items()} for name, of in each.items()}
+            for i in range(n)
+        ],
+        subject,
         run,
     )
     return layout, accuracy
 
 
-def by_network(readings: Mapping[tuple[str, str], Reading]) -> dict[str, dict[str, Reading]]:
+def by_network(
+    readings: Mapping[tuple[str, str], list[Reading]],
+) -> dict[str, dict[str, list[Reading]]]:
     """Readings by network, and then by task."""
-    found: dict[str, dict[str, Reading]] = {}
-    for (network, task), reading in readings.items():
-        found.setdefault(network, {})[task] = reading
+    found: dict[str, dict[str, list[Reading]]] = {}
+    for (network, task), each in readings.items():
+        found.setdefault(network, {})[task] = each
     return found
 
 
@@ -271,7 +254,7 @@ def layers_of(
         f"{network}, {task or 'before'}": (r.maps.weights, r.maps.confidence())
         for network in page.networks
         for task in ("", *page.tasks)
-        for r in (page.readings[network, task],)
+        for r in page.readings[network, task][:1]
     }
 
 
@@ -318,12 +301,12 @@ def chances(size: str) -> dict[str, float]:
 
 
 def examples(size: str, count: int = 12) -> tuple[UInt8[np.ndarray, "n h w 3"], list[str]]:
-    """The first test pictures of each task, or of both where they are the same; what they show."""
+    """The first test pictures of each task, or of all where they are the same; what they show."""
     sets = [get_labelled(task, SIDE[size]) for task in TASKS[size]]
-    if sets[0].digests == sets[1].digests:
+    if len({s.digests for s in sets}) == 1:
         rows = sets[0].parts["test"][:count]
         names = [", ".join(s.classes[s.labels[r]] for s in sets) for r in rows]
         return sets[0].pictures.read(rows), names
-    each = [(s, s.parts["test"][: count // 2]) for s in sets]
+    each = [(s, s.parts["test"][: count // len(sets)]) for s in sets]
     shown = np.concatenate([s.pictures.read(rows) for s, rows in each])
     return shown, [f"{s.name}: {s.classes[s.labels[r]]}" for s, rows in each for r in rows]

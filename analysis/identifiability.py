@@ -1,8 +1,8 @@
-"""How much of a simulated truth each recipe gives back, over seeds: what makes maps identifiable.
+"""How much of a simulated truth each choice of model gives back, over seeds.
 
     table = sweep("sim01", "clip-mini", "small", seeds=[0, 1, 2])
 
-Scores tell recipes apart that predict; only a known truth tells apart those whose maps are right.
+Scores tell apart which models predict; only a known truth tells apart those whose maps are right.
 """
 
 from collections.abc import Sequence
@@ -14,44 +14,26 @@ import scipy.stats
 from pandas.io.formats.style import Styler
 
 from analysis import metrics
-from analysis.files import InputError
+from analysis.comparison import false_discovery
 from analysis.fit import Fit
 from analysis.metrics import LEVEL
-from analysis.recipe import Recipe
 from analysis.report import plain_table, ranged, truth_pairs
 from analysis.simulate import parse_name
-from analysis.study import Wanted
-from analysis.sweep import get_fits, sized
+from analysis.sweep import different, get_fits, sized
 
-DEFAULT = "default: penalty on scale"
-BLUR = 2.0  # tokens, of those recipes that go from coarse to fine
+DEFAULT = "default"
 SCORE = "validation R²"
+Q = 0.05  # false discovery rate at which a difference is said to be there
+SEEDS = 2  # of rows other than the default
 
-
-def variants(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """What each row of the comparison changes of the default model and recipe."""
-    blurred = {"blur": BLUR, "blur_steps": recipe.decay_steps}
-    off = {"scale_penalty": 0.0}
-    return {
-        "no penalty on scale": off,
-        "no penalty, coarse to fine": off | blurred,
-        DEFAULT: {},
-        "coarse to fine": blurred,
-        "border padding": {"padding": "border"},
-        "separate bottlenecks": {"bottleneck": "separate"},
-        "decay three times as fast": {"decay_steps": max(1, recipe.decay_steps // 3)},
-        "standardised tokens": {"standardise": True},
-        "standardised, no penalty": {"standardise": True} | off,
-    }
-
-
-def options(size: str) -> dict[str, Any]:
-    """The options of all fits: a size's, with tokens as they come.
-
-    Whether these are standardised is a row of the comparison.
-    """
-    common = sized(size)
-    return common | {"changes": common.get("changes", {}) | {"standardise": False}}
+# What each row of the comparison changes of the default model and recipe.
+VARIANTS: dict[str, dict[str, Any]] = {
+    DEFAULT: {},
+    "no penalty on scale": {"scale_penalty": 0.0},
+    "border padding": {"padding": "border"},
+    "tokens as they come": {"standardise": False},
+    "read-out starts at randn": {"readout_start": "randn"},
+}
 
 
 def recovered(fit: Fit) -> dict[str, float]:
@@ -63,120 +45,113 @@ def recovered(fit: Fit) -> dict[str, float]:
     return {SCORE: fit.record["result"]["validation_r2"]} | found
 
 
-def sweep(subject: str, backbone: str, size: str, seeds: Sequence[int]) -> pd.DataFrame:
+def sweep(
+    subject: str, backbone: str, size: str, seeds: Sequence[int], recipe: str = "fast"
+) -> pd.DataFrame:
     """A row per variant and seed: validation R², and rank correlations with the truth.
+
+    The default has all seeds, others the first `SEEDS`.
 
     Raises:
         InputError: for an unknown name, a subject whose truth is not known, or fewer than 2 seeds.
     """
-    if len(set(seeds)) < 2:
-        raise InputError(f"seeds={list(seeds)}: expected two or more, for intervals over them.")
+    options, seeds = sized(size, recipe), different(seeds, 2)
     parse_name(subject)  # the truth of others is not known
-    common = options(size)
-    _, recipe = Wanted(subject, backbone, **common).configured()
     wanted = {
-        (name, seed): {"seed": seed, "changes": common["changes"] | change}
-        for name, change in variants(recipe).items()
-        for seed in seeds
+        (name, seed): {"seed": seed, "changes": change}
+        for name, change in VARIANTS.items()
+        for seed in (seeds if name == DEFAULT else seeds[:SEEDS])
     }
-    fits = get_fits(wanted, **(common | {"subject": subject, "backbone": backbone}))
+    fits = get_fits(wanted, subject=subject, backbone=backbone, **options)
     return pd.DataFrame(
-        [{"recipe": name, "seed": seed, **recovered(fit)} for (name, seed), fit in fits.items()]
+        [{"variant": name, "seed": seed, **recovered(fit)} for (name, seed), fit in fits.items()]
     )
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per recipe and quantity: mean over seeds, its interval, and that of the difference.
+    """A row per variant and quantity: mean over seeds, its difference to the default's, intervals
+    of both, and p and q of the difference.
 
-    Student's t over seeds, that of a correlation cut at -1 and 1; the difference is to the default
-    with the same seed.
+    By Student's t with the variance between seeds pooled over variants, since each has few: as in
+    an analysis of variance. Intervals of correlations are cut at -1 and 1; q is over all rows.
     """
     rows = []
-    for quantity in table.columns.drop(["recipe", "seed"]):
-        by_seed = table.pivot(index="seed", columns="recipe", values=quantity)
-        t = scipy.stats.t.ppf((1 + LEVEL) / 2, len(by_seed) - 1) / np.sqrt(len(by_seed))
-        away = by_seed.sub(by_seed[DEFAULT], axis=0)
-        for recipe in dict.fromkeys(table["recipe"]):
-            mean, half = by_seed[recipe].mean(), t * by_seed[recipe].std()
-            low, high = mean - half, mean + half
+    for quantity in table.columns.drop(["variant", "seed"]):
+        by_variant = table.groupby("variant", sort=False)[quantity]
+        count, mean = by_variant.count(), by_variant.mean()
+        free = int((count - 1).sum())
+        sd = float(np.sqrt(((count - 1) * by_variant.var()).sum() / free))
+        t = scipy.stats.t.ppf((1 + LEVEL) / 2, free)
+        for variant in count.index:
+            half = t * sd / np.sqrt(count[variant])
+            low, high = mean[variant] - half, mean[variant] + half
             if quantity != SCORE:
                 low, high = max(low, -1.0), min(high, 1.0)
-            more, spread = away[recipe].mean(), t * away[recipe].std()
+            away = mean[variant] - mean[DEFAULT]
+            error = sd * np.sqrt(1 / count[variant] + 1 / count[DEFAULT])
             rows.append(
                 {
-                    "recipe": recipe,
+                    "variant": variant,
                     "quantity": quantity,
-                    "mean": mean,
+                    "seeds": count[variant],
+                    "mean": mean[variant],
                     "low": low,
                     "high": high,
-                    "difference": more,
-                    "least": more - spread,
-                    "most": more + spread,
+                    "difference": away,
+                    "least": away - t * error,
+                    "most": away + t * error,
+                    "p": 2 * scipy.stats.t.sf(abs(away) / error, free) if error else 1.0,
                 }
             )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    others = found["variant"] != DEFAULT
+    found.loc[others, "q"] = false_discovery(found.loc[others, "p"].to_numpy())
+    return found
 
 
 def shown(found: pd.DataFrame) -> Styler:
-    """A row per recipe, a column per quantity: the mean over seeds and its interval."""
+    """A row per variant, a column per quantity: the mean over seeds and its interval."""
     cells = [
         ranged(m, low, high, 3 if q == SCORE else 2)
         for q, m, low, high in found[["quantity", "mean", "low", "high"]].itertuples(index=False)
     ]
-    wide = found.assign(cell=cells).pivot(index="recipe", columns="quantity", values="cell")
-    order, columns = dict.fromkeys(found["recipe"]), dict.fromkeys(found["quantity"])
-    return plain_table(wide.loc[list(order), list(columns)].reset_index(names="recipe"), found)
+    wide = found.assign(cell=cells).pivot(index="variant", columns="quantity", values="cell")
+    order, columns = dict.fromkeys(found["variant"]), dict.fromkeys(found["quantity"])
+    return plain_table(wide.loc[list(order), list(columns)].reset_index(names="variant"), found)
 
 
-def finding(subject: str, seeds: Sequence[int], size: str, found: pd.DataFrame) -> str:
-    """What the comparison is of, and the recipes that find most, in boxes."""
-    means = found.pivot(index="recipe", columns="quantity", values="mean")
-    truth = means.columns.drop(SCORE)
-    total, score = means[truth].mean(axis=1), means[SCORE]
-    most, default = total.idxmax(), means.loc[DEFAULT]
-    each = ", ".join(
-        f"{name} {means.loc[most, name]:.2f} (default {default[name]:.2f})" for name in truth
-    )
-    common = options(size)
-    mesh = common.get("n_surface")
-    model, _ = Wanted(subject, "", **common).configured()
-    where = f" on a mesh of {mesh:,} vertices per hemisphere" if mesh else ""
+def finding(subject: str, found: pd.DataFrame) -> str:
+    """What the default gives back of the truth, and what differs from it, in a box."""
+    own = found[(found["variant"] == DEFAULT) & (found["quantity"] != SCORE)]
+    each = "; ".join(f"{r.quantity} {ranged(r.mean, r.low, r.high)}" for r in own.itertuples())
+    some = found[found["q"] < Q]
+    named = ", ".join(dict.fromkeys(some["variant"])) or "none"
     return (
-        ":::{warning}\n**Simulated data.** Nothing here is evidence about a brain.\n:::\n\n"
         ":::{admonition} Key finding\n:class: tip\n"
-        f"Of {len(means)} recipes, `{most}` gives back most of the truth of `{subject}`{where}:"
-        f" rank correlations, means over {len(seeds)} seeds, with channels {model.channels}, hidden"
-        f" {model.hidden}: {each}. Scores alone range"
-        f" from {score.min():.3f} to {score.max():.3f}; that of this recipe is {score[most]:.3f},"
-        f" the default's {score[DEFAULT]:.3f}.\n:::"
+        f"What the default gives back of the truth of `{subject}`, as rank correlations, means of"
+        f" {own['seeds'].iloc[0]} seeds: {each}. Of {found['variant'].nunique() - 1} other choices"
+        f" these differ from it in something (q < {Q:g} over {found['q'].count()} differences):"
+        f" {named}.\n:::"
     )
 
 
-def said(found: pd.DataFrame) -> str:
-    """What differs from the default by more than seeds do, a line per quantity, and the best; then
-    what doesn't differ at all.
-    """
+def differences_text(found: pd.DataFrame) -> str:
+    """What differs from the default at q < 0.05, a line per quantity."""
     lines = []
     for quantity, rows in found.groupby("quantity", sort=False):
         digits = 3 if quantity == SCORE else 2
-        base = rows.set_index("recipe").loc[DEFAULT]
+        base = rows.set_index("variant").loc[DEFAULT]
         parts = []
-        for word, sure in (("higher", rows["least"] > 0), ("lower", rows["most"] < 0)):
+        for word, sign in (("higher", 1), ("lower", -1)):
             named = [
-                f"{r.recipe} ({r.difference:+.{digits}f}, {r.least:+.{digits}f} to"
+                f"{r.variant} ({r.difference:+.{digits}f}, {r.least:+.{digits}f} to"
                 f" {r.most:+.{digits}f})"
-                for r in rows[sure].itertuples()
+                for r in rows[(rows["q"] < Q) & (sign * rows["difference"] > 0)].itertuples()
             ]
             if named:
                 parts.append(f"{word} with {'; '.join(named)}")
-        best = rows.loc[rows["mean"].idxmax()]
         lines.append(
             f"- **{quantity}**: {base['mean']:.{digits}f} by default;"
-            f" {'; '.join(parts) or 'no recipe differs by more than seeds do'}."
-            f" The highest mean is {best['mean']:.{digits}f}, {best['recipe']}."
+            f" {'; '.join(parts) or f'no difference at q < {Q:g}'}."
         )
-    apart = (found.set_index("recipe")[["least", "most"]] != 0).any(axis=1).groupby(level=0).any()
-    same = [name for name in dict.fromkeys(found["recipe"]) if not apart[name] and name != DEFAULT]
-    if same:
-        lines.append(f"- Equal to the default in every quantity and seed: {', '.join(same)}.")
     return "\n".join(lines)

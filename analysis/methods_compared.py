@@ -8,7 +8,6 @@ All fits are of one subject and split, so any two are compared on the same trial
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,24 +17,30 @@ from analysis import attribution, metrics, model
 from analysis.attribution import layer_maps
 from analysis.backbones import card_of
 from analysis.comparison import compare, false_discovery
-from analysis.costs import costs, multiply_accumulates
-from analysis.files import InputError
+from analysis.costs import PAPERS, costs, multiply_accumulates
 from analysis.fit import Fit
 from analysis.layer_grid import Grid, layer_grid
-from analysis.model import VARIANTS
 from analysis.published import R2_ERROR, TABLE_15, TABLE_16
 from analysis.readings import truth_of
 from analysis.report import truth_pairs
 from analysis.ridge import RidgeFit
 from analysis.simulate import TEACHER
 from analysis.study import Wanted
-from analysis.sweep import BASE, get_fits, sized
+from analysis.sweep import BASE, different, get_fits, sized
 
 OURS = "factortopy"
 NETWORK = {"small": BASE["small"]["CLIP"], "paper": "clip-xl"}  # that methods are compared on
 DECAY = 6000  # steps of Eq. 3's decay in the paper (E.3); ours is scaled as a recipe's
 REGIONS = ("V1v", "V3v", "EBA")  # columns of Table 16, after all vertices
-SINGLE = {"one layer": "layer-{}", "its global token": "class-token-layer-{}"}
+# Of Tables 16 and 15. Of the small size without those that take longest: GNet's pooling fields take
+# several times as long as FactorTopy, three points nearly twice.
+SLOW = ("gnet", "three-samples")
+EVERY = [*TABLE_16["variant"], "no-size"]  # the last: ours without what the paper's hasn't
+METHODS = {"small": [name for name in EVERY if name not in SLOW], "paper": EVERY}
+DECAYS = {
+    "small": {"CLIP": (2000, 6000, 8000)},
+    "paper": {name: tuple(TABLE_15.columns) for name in TABLE_15.index},
+}
 NAMES = dict(zip(TABLE_16["variant"], TABLE_16.index, strict=True))  # as Table 16 calls them
 Q = 0.05  # false discovery rate at which a difference is said to be there
 
@@ -45,7 +50,7 @@ class Compared:
     """The fits of this page, of one subject and split."""
 
     methods: dict[str, Fit | RidgeFit]  # by variant, ridge last
-    singles: dict[str, list[Fit]]  # by kind: a model of each layer alone
+    singles: list[Fit]  # a model of each layer alone
     decays: dict[str, dict[int, Fit]]  # by network of Table 15 and its steps
     seeds: dict[int, Fit]  # FactorTopy again
 
@@ -60,37 +65,29 @@ class Compared:
         return self.ours.subject.simulated and self.ours.record["backbone"] == TEACHER
 
 
-def compared(subject: str, size: str, seeds: Sequence[Any]) -> Compared:
-    """All fits, made if they are not there; methods, layers and decays with the first seed.
+def compared(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast") -> Compared:
+    """All fits, made if they are not there; all but FactorTopy's own with the first seed.
 
     Raises:
         InputError: for an unknown name, or fewer than 2 seeds.
     """
-    if len(set(seeds)) < 2 or any(type(seed) is not int for seed in seeds):
-        raise InputError(f"seeds={list(seeds)}: expected two or more whole numbers.")
-    common = {"subject": subject, "backbone": NETWORK.get(size), "seed": seeds[0], **sized(size)}
-    networks = {name: BASE[size][name] for name in TABLE_15.index}
-    _, recipe = Wanted(**common).configured()
+    options, seeds = sized(size, recipe), different(seeds, 2)
+    common = {"subject": subject, "backbone": NETWORK[size], "seed": seeds[0], **options}
+    _, usual = Wanted(**common).configured()
     layers = range(1, 1 + card_of(NETWORK[size]).layers)
-    changes = common.get("changes", {})
-    wanted = {("method", name): {"variant": name} for name in VARIANTS}
-    wanted["method", "ridge"] = {"variant": "ridge", "changes": None}
-    wanted |= {
-        (kind, layer): {"variant": name.format(layer)}
-        for kind, name in SINGLE.items()
-        for layer in layers
-    }
-    for name, backbone in networks.items():
-        for steps in TABLE_15.columns:
-            now = round(recipe.decay_steps * steps / DECAY)
-            change = {} if steps == DECAY else {"changes": {**changes, "decay_steps": now}}
-            wanted[name, steps] = {"backbone": backbone, **change}
+    wanted = {("method", name): {"variant": name} for name in (*METHODS[size], "ridge")}
+    wanted |= {("layer", layer): {"variant": f"layer-{layer}"} for layer in layers}
+    for name, each in DECAYS[size].items():
+        for steps in each:
+            now = round(usual.decay_steps * steps / DECAY)
+            change = {} if steps == DECAY else {"changes": {"decay_steps": now}}
+            wanted[name, steps] = {"backbone": BASE[size][name], **change}
     wanted |= {("seed", seed): {"seed": seed} for seed in seeds}
     fits = get_fits(wanted, **common)
     return Compared(
-        methods={name: fits["method", name] for name in (*VARIANTS, "ridge")},
-        singles={kind: [fits[kind, layer] for layer in layers] for kind in SINGLE},
-        decays={name: {s: fits[name, s] for s in TABLE_15.columns} for name in networks},
+        methods={name: fits["method", name] for name in (*METHODS[size], "ridge")},
+        singles=[fits["layer", layer] for layer in layers],
+        decays={n: {s: fits[n, s] for s in each} for n, each in DECAYS[size].items()},
         seeds={seed: fits["seed", seed] for seed in seeds},
     )
 
@@ -190,7 +187,9 @@ def costs_table(fits: Compared, papers: bool = True) -> pd.DataFrame:
     table["MACs here, ×"] = here["× MACs"].to_numpy()
     if papers:
         counts = {
-            name: multiply_accumulates(VARIANTS[name], [1024] * 24, 37_984) for name in trained
+            name: multiply_accumulates(PAPERS[name], [1024] * 24, 37_984)
+            for name in trained
+            if name in PAPERS
         }
         of = counts["class-token"]
         table["at the paper's size, ×"] = [counts.get(name, np.nan) / of for name in here.index]
@@ -279,28 +278,34 @@ def grid_of(fits: Compared) -> Grid:
 def truth_table(fits: Compared) -> pd.DataFrame:
     """A row per method that says which layer a vertex reads: rank correlations with the truth.
 
-    A method that doesn't choose a quantity has none. Empty where the truth is not known.
+    FactorTopy's are means over its seeds, the others' of one. A method that doesn't choose a
+    quantity has none. Empty where the truth is not known.
     """
     if not fits.truth_known:
         return pd.DataFrame()
     rows = []
     for name, fit in fits.methods.items():
         if isinstance(fit, Fit) and fit.record["key"]["model"]["model"] == OURS:
-            row = {"Method": NAMES[name]}
-            for quantity, true, found in truth_pairs(fit):
-                chosen = np.ptp(found) > 1e-6
-                row[quantity] = metrics.rank_correlation(true, found) if chosen else np.nan
-            rows.append(row)
+            each = [*fits.seeds.values()] if name == OURS else [fit]
+            found = pd.DataFrame([_recovered(one) for one in each]).mean()
+            rows.append({"Method": NAMES.get(name, name), "Seeds": len(each), **found})
     true = truth_pairs(fits.ours)[0][1]
     found = {
-        f"best layer alone, {kind}": np.stack([f.scores("validation").r2 for f in singles])
-        for kind, singles in fits.singles.items()
+        "best layer alone": np.stack([f.scores("validation").r2 for f in fits.singles]),
+        "ridge, best layer": fits.methods["ridge"].validation_r2,
     }
-    found["ridge, best layer"] = fits.methods["ridge"].validation_r2
     for name, scores in found.items():  # chosen on validation pictures, as ridge does
         layer = np.nan_to_num(scores, nan=-np.inf).argmax(0).astype(float)
-        rows.append({"Method": name, "layer": metrics.rank_correlation(true, layer)})
+        rows.append({"Method": name, "Seeds": 1, "layer": metrics.rank_correlation(true, layer)})
     return pd.DataFrame(rows)
+
+
+def _recovered(fit: Fit) -> dict[str, float]:
+    """Rank correlations of what a fit chose with the truth; NaN for what it doesn't choose."""
+    return {
+        quantity: metrics.rank_correlation(true, found) if np.ptp(found) > 1e-6 else np.nan
+        for quantity, true, found in truth_pairs(fit)
+    }
 
 
 def layer_found(fit: Fit) -> float:

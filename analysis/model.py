@@ -215,6 +215,8 @@ class FactorTopy(nn.Module):
         self.register_load_state_dict_post_hook(_encode)  # by the bounds that were loaded
         n_vertices = len(coordinates)
         outs = {"space": 2 * config.samples, "layer": len(widths), "scale": 1, "size": 1}
+        if not config.select_space:  # all of the map is read
+            del outs["size"]
         for name, out in outs.items():
             if getattr(config, f"select_{name}"):
                 if config.topology:

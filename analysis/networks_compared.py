@@ -1,13 +1,15 @@
 """What the pages on brain score and alignment compare: networks, time steps, people.
 
-    fits = networks("sim01", "small")          # the paper's six, by its names
-    steps = time_steps("sim01", "small")       # "SD T50", "SD T40", ...: one pass serves all
-    judged_scores(readings(fits), readings(steps), control, "sim01", run_text("small"))
+    fits = networks("sim01", "small", [0, 1, 2])       # the paper's six, by its names
+    steps = time_steps("sim01", "small", [0])          # "SD T50", "SD T40", ...
+    judged_scores(readings(fits), readings(steps), "sim01", run)
 
-Pages that ask for the same fits share them. A control is fitted to responses in another order.
+Each is fitted once for each seed, in the order of the seeds. Pages that ask for the same fits share
+them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,79 +20,84 @@ from analysis import evidence
 from analysis.backbones.diffusion import ENCODER, LAYER_NAMES
 from analysis.comparison import Paired, compare, false_discovery, sign_flip, stands_out
 from analysis.files import InputError
+from analysis.findings import Run
 from analysis.fit import Fit
-from analysis.readings import Reading, named, read
-from analysis.simulate import parse_name
+from analysis.readings import Reading, named, read, truth_reading
+from analysis.simulate import TEACHER, parse_name
 from analysis.study import extract_tokens, get_subject
-from analysis.sweep import BASE, DIFFUSION, get_fits, planning, sized
+from analysis.sweep import BASE, DIFFUSION, different, get_fits, planning, sized
 from analysis.truth import PEOPLE
 from analysis.verdicts import Judged
 
-Readings = dict[str, Reading]
+Fits = dict[str, list[Fit]]  # by name, then by seed
+Readings = Mapping[str, Sequence[Reading]]
 
 AXES = {"SD encoder": "T40E", "SD decoder": "T40D", "SD time": "D6"}  # of Fig. 16
-# Time steps that are fitted. The miniature takes larger steps of the same way, for time's sake.
-STEPS = {"small": (50, 40, 30, 20, 10, 0), "paper": tuple(range(50, -1, -5))}
+# Time steps that a model of one layer at all times reads, and those that are fitted alone. The
+# miniature takes larger steps of the same way, for time's sake.
+TIMES = {"small": (50, 40, 30, 20, 10, 0), "paper": tuple(range(50, -1, -5))}
+STEPS = {"small": (50, 40, 20, 0), "paper": TIMES["paper"]}
 OPTIONS = {"small": ",steps=5", "paper": ""}
-CONTROL_STEPS = ("SD T50", "SD T40", "SD T0")  # two late ones, and one that is not
 
 
-def networks(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> dict[str, Fit]:
-    """Fits of the six networks of one size, by the paper's names.
-
-    `shuffle`: a control, to responses in another order.
+def networks(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast") -> Fits:
+    """Fits of the six networks of one size, by the paper's names, one for each seed.
 
     Raises:
-        InputError: for an unknown subject or size.
+        InputError: for an unknown name, no seed, or the same one twice.
     """
-    options = sized(size, shuffle)
-    wanted = {name: {"backbone": backbone} for name, backbone in BASE[size].items()}
-    return get_fits(wanted, subject=subject, seed=seed, **options)
+    options, seeds = sized(size, recipe), different(seeds)
+    wanted = {
+        (name, seed): {"backbone": backbone, "seed": seed}
+        for name, backbone in BASE[size].items()
+        for seed in seeds
+    }
+    fits = get_fits(wanted, subject=subject, **options)
+    return {name: [fits[name, seed] for seed in seeds] for name in BASE[size]}
 
 
 def _diffusion(
-    subject: str, size: str, views: Mapping[str, str], seed: int, shuffle: bool
-) -> dict[str, Fit]:
-    options = sized(size, shuffle)
+    subject: str, size: str, views: Mapping[str, str], seeds: Sequence[int], recipe: str
+) -> Fits:
+    options, seeds = sized(size, recipe), different(seeds)
     backbone = DIFFUSION[size] + OPTIONS[size]
     if not planning():
-        person = get_subject(
-            subject, sessions=options.get("sessions"), n_surface=options.get("n_surface")
-        )
         every = "+".join([*(f"T{t}" for t in STEPS[size]), *AXES.values()])
-        extract_tokens(person, f"{backbone}@{every}")  # in one pass, whatever is asked for first
-    wanted = {name: {"backbone": f"{backbone}@{view}"} for name, view in views.items()}
-    return get_fits(wanted, subject=subject, seed=seed, **options)
+        # in one pass, whatever is asked for first
+        extract_tokens(get_subject(subject), f"{backbone}@{every}")
+    wanted = {
+        (name, seed): {"backbone": f"{backbone}@{view}", "seed": seed}
+        for name, view in views.items()
+        for seed in seeds
+    }
+    fits = get_fits(wanted, subject=subject, **options)
+    return {name: [fits[name, seed] for seed in seeds] for name in views}
 
 
-def time_steps(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> dict[str, Fit]:
+def time_steps(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast") -> Fits:
     """Fits of all of Stable Diffusion's blocks at one time step each, as "SD T40".
 
-    `shuffle`: a control, of `CONTROL_STEPS` alone.
-
     Raises:
-        InputError: for an unknown subject or size.
+        InputError: as `networks`.
     """
     sized(size)  # a wrong one is told
     views = {f"SD T{t}": f"T{t}" for t in STEPS[size]}
-    if shuffle:
-        views = {name: views[name] for name in CONTROL_STEPS}
-    return _diffusion(subject, size, views, seed, shuffle)
+    return _diffusion(subject, size, views, seeds, recipe)
 
 
-def axes(subject: str, size: str, seed: int = 0, shuffle: bool = False) -> dict[str, Fit]:
+def axes(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast") -> Fits:
     """Fits of Stable Diffusion's encoder and decoder at T40, and of decoder layer 6 at each T.
 
     Raises:
-        InputError: for an unknown subject or size.
+        InputError: as `networks`.
     """
     sized(size)
-    return _diffusion(subject, size, AXES, seed, shuffle)
+    return _diffusion(subject, size, AXES, seeds, recipe)
 
 
 def axis_layers(size: str) -> dict[str, tuple[str, ...]]:
     """The names of the layers of each of `axes`, in their order: T from noise to the picture."""
-    times = tuple(f"T{t}" for t in sorted(STEPS[size]))
+    times = tuple(f"T{t}" for t in sorted(TIMES[size]))
     layers = (LAYER_NAMES[:ENCODER], LAYER_NAMES[ENCODER:], times)
     return dict(zip(AXES, layers, strict=True))
 
@@ -107,30 +114,38 @@ def people(subject: str, others: str = "") -> list[str]:
 
 
 def by_person(
-    subject: str, size: str, seeds: Sequence[int], others: str = "", shuffle: bool = False
-) -> dict[str, list[Fit]]:
+    subject: str, size: str, seeds: Sequence[int], others: str = "", recipe: str = "fast"
+) -> Fits:
     """Fits of CLIP to each of `people`, one for each seed.
 
-    `shuffle`: a control, of the first two people.
-
     Raises:
-        InputError: for no seed, or the same one twice.
+        InputError: as `networks`.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds={list(seeds)}: expected one or more different ones.")
-    options = sized(size, shuffle)
-    who = people(subject, others)[: 2 if shuffle else None]
+    options, seeds, who = sized(size, recipe), different(seeds), people(subject, others)
     wanted = {(name, seed): {"subject": name, "seed": seed} for name in who for seed in seeds}
     fits = get_fits(wanted, backbone=BASE[size]["CLIP"], **options)
     return {name: [fits[name, seed] for seed in seeds] for name in who}
 
 
-def readings(fits: Mapping[str, Any]) -> dict[str, Any]:
-    """What fits say, by the same names; of lists of fits, lists."""
-    return {
-        name: [read(one) for one in fit] if isinstance(fit, list) else read(fit)
-        for name, fit in fits.items()
-    }
+def readings(fits: Mapping[str, Sequence[Fit]]) -> dict[str, list[Reading]]:
+    """What fits say, by the same names, one for each seed."""
+    return {name: [read(one) for one in each] for name, each in fits.items()}
+
+
+def first_of(each: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """What is of the first seed, by the same names: what maps are drawn of."""
+    return {name: runs[0] for name, runs in each.items()}
+
+
+def truth_known(reading: Reading) -> bool:
+    """Whether it is known what the vertices read of this network: a simulation's own."""
+    return reading.subject.simulated and reading.backbone == TEACHER
+
+
+def per_seed(*groups: Readings) -> list[dict[str, Reading]]:
+    """What rows of Table 5 are measured from, once for each seed that all groups have."""
+    every = {name: runs for group in groups for name, runs in group.items()}
+    return [dict(zip(every, each, strict=True)) for each in zip(*every.values(), strict=False)]
 
 
 # comparisons
@@ -172,35 +187,41 @@ def against_table(fits: Mapping[str, Fit], one: str) -> pd.DataFrame:
 # verdicts
 
 
-def run_text(size: str, seeds: Sequence[int] | int = 0) -> str:
-    """What a result was read from, for the scoreboard."""
-    each = [seeds] if isinstance(seeds, int) else seeds
-    return f"size {size}, {'seed' if len(each) == 1 else 'seeds'} {', '.join(map(str, each))}"
-
-
 def _judged(
-    rows: Mapping[str, Callable], measured: Any, control: Any, subject: str, run: str
+    rows: Mapping[str, Callable], seeds: Sequence[Any], subject: str, run: Run | None
 ) -> dict[str, Judged]:
+    if run is not None:
+        run = replace(run, seeds=run.seeds[: len(seeds)])
     return {
-        name: evidence.evaluate(name, measure, measured, control, subject, run)
+        name: evidence.evaluate(name, measure, seeds, subject, run)
         for name, measure in rows.items()
     }
 
 
+def seeds_of(judged: Judged, run: Run) -> Run:
+    """The run with as many of its seeds as a row was judged over."""
+    return replace(run, seeds=run.seeds[: judged.seeds])
+
+
 def judged_scores(
-    each: Mapping[str, Reading], control: Mapping[str, Reading], subject: str = "", run: str = ""
+    vits: Readings, steps: Readings, subject: str = "", run: Run | None = None
 ) -> dict[str, Judged]:
-    """Rows 1 to 3, of ViTs and time steps; recorded for the scoreboard if a subject is named."""
+    """Rows 1 to 3, of ViTs and time steps; recorded for the scoreboard if a subject is named.
+
+    `run`: with the seeds of the ViTs; where the time steps have fewer, only so many are judged.
+    """
+    one = {"early-and-late": evidence.early_and_late}
     rows = {
-        "early-and-late": evidence.early_and_late,
         "diffusion-uniform": evidence.diffusion_uniform,
         "diffusion-steps": evidence.diffusion_steps,
     }
-    return _judged(rows, each, control, subject, run)
+    return _judged(one, per_seed(vits), subject, run) | _judged(
+        rows, per_seed(vits, steps), subject, run
+    )
 
 
 def judged_layers(
-    each: Mapping[str, Reading], control: Mapping[str, Reading], subject: str = "", run: str = ""
+    vits: Readings, axes: Readings, subject: str = "", run: Run | None = None
 ) -> dict[str, Judged]:
     """Rows 4 to 9, of ViTs and of Stable Diffusion's axes; recorded likewise."""
     rows = {
@@ -209,21 +230,25 @@ def judged_layers(
         "last-layer-unused": evidence.last_layer_unused,
         "moco-ventral": evidence.moco_ventral,
         "early-layers": evidence.early_layers,
-        "diffusion-axes": evidence.diffusion_axes,
     }
-    return _judged(rows, each, control, subject, run)
+    last = {"diffusion-axes": evidence.diffusion_axes}
+    return _judged(rows, per_seed(vits), subject, run) | _judged(
+        last, per_seed(vits, axes), subject, run
+    )
 
 
-def judged_people(
-    each: Mapping[str, Sequence[Reading]],
-    control: Mapping[str, Sequence[Reading]],
-    subject: str = "",
-    run: str = "",
-) -> dict[str, Judged]:
+def judged_people(each: Readings, subject: str = "", run: Run | None = None) -> dict[str, Judged]:
     """Rows 16 and 17, of people and seeds, as far as there are two of them; recorded likewise."""
-    rows: dict[str, Callable] = {}
-    if all(len(runs) > 1 for runs in each.values()):
-        if len(each) > 1:
-            rows["subjects-differ"] = evidence.subjects_differ
-        rows["seeds-agree"] = evidence.seeds_agree
-    return _judged(rows, [*each.values()], [*control.values()], subject, run)
+    if any(len(runs) < 2 for runs in each.values()):
+        return {}
+    every, found = [*each.values()], {}
+    if len(each) > 1:
+        known = all(truth_known(r) for runs in every for r in runs)
+        truth = [[truth_reading(r) for r in runs] for runs in every] if known else None
+        found["subjects-differ"] = evidence.evaluate(
+            "subjects-differ", evidence.subjects_differ, [every], subject, run, truth
+        )
+    found["seeds-agree"] = evidence.evaluate(
+        "seeds-agree", evidence.seeds_agree, [every], subject, run
+    )
+    return found

@@ -1,10 +1,12 @@
 """Tables and texts of the pages on brain score and alignment, of what `networks_compared` compares.
 
 score_table(each), alignment_shown(each)     # as a page shows them
-verdict_text(judged["clip-best"], "sim01")   # a claim, its numbers, truth and control
+verdict_text(judged["clip-best"], "sim01")   # a claim, its numbers and the truth
+
+`each`: readings by name, one for each seed; where a map is drawn, that of one seed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,39 +18,53 @@ from analysis.alignment import OURS, STATISTICS, Definition, align, depth_table,
 from analysis.attribution import agreement_table
 from analysis.comparison import Paired
 from analysis.files import InputError
-from analysis.findings import recorded
+from analysis.findings import Run, recorded
+from analysis.networks_compared import Readings, seeds_of, truth_known
 from analysis.published import COLUMNS, SUBJECTS, TABLE_13
 from analysis.readings import (
     EARLY,
     LATE,
+    PATCHES,
+    PICTURES,
     Draws,
     Reading,
     map_correlation,
     mean_over,
     roi_scores,
-    with_truth,
+    truth_reading,
 )
 from analysis.report import AREA_NAMES, DASH, plain_table, ranged
 from analysis.simulate import TEACHER
-from analysis.verdicts import NOT_RUN, PREDICTS, Judged, Measured, against_truth, in_control, judge
+from analysis.verdicts import Judged, Measured, against_truth, over_seeds
 
 BREAK = "<br>"
 Maps = dict[str, Float[np.ndarray, " vertex"] | None]
 
 
-def _drawn(draws: Draws, digits: int = 3, between: str = BREAK) -> str:
-    return ranged(draws[0], *metrics.quantiles(draws[1:]), digits, between)
+def over(runs: Sequence[Reading], of: Callable[[Reading], Draws], what: str) -> Measured:
+    """A statistic of one network, over what its draws are of and over seeds."""
+    return over_seeds([{"": Measured.of(of(reading), what)} for reading in runs])[""]
+
+
+def _cell(m: Measured, digits: int = 3, between: str = BREAK) -> str:
+    return ranged(m.value, m.low, m.high, digits, between)
 
 
 # scores
 
 
-def score_table(each: Mapping[str, Reading]) -> Styler:
-    """A row per ROI, a column per network: R² of single trials, with its interval over pictures."""
-    scores = {name: roi_scores(reading) for name, reading in each.items()}
+def _roi(name: str) -> Callable[[Reading], Draws]:
+    return lambda reading: roi_scores(reading)[name]
+
+
+def score_table(each: Readings) -> Styler:
+    """A row per ROI, a column per network: R² of single trials, over pictures and seeds."""
     columns: dict[str, Sequence[str]] = {"ROI": COLUMNS}
-    for name, own in scores.items():
-        columns[name] = [_drawn(own[roi]) if roi in own else DASH for roi in COLUMNS]
+    for name, runs in each.items():
+        there = roi_scores(runs[0])
+        columns[name] = [
+            _cell(over(runs, _roi(roi), PICTURES)) if roi in there else DASH for roi in COLUMNS
+        ]
     return plain_table(pd.DataFrame(columns))
 
 
@@ -58,23 +74,25 @@ def published_table(names: Sequence[str]) -> Styler:
     return plain_table(TABLE_13.loc[there].T.rename_axis("ROI").reset_index())
 
 
-def times_table(steps: Mapping[str, Reading]) -> pd.DataFrame:
+def _mean(rois: Sequence[str]) -> Callable[[Reading], Draws]:
+    return lambda reading: mean_over(roi_scores(reading), rois)
+
+
+def times_table(steps: Readings) -> pd.DataFrame:
     """A row per time step, group of ROIs, and who measured: R², of ours with its interval."""
     rows = []
-    for name, reading in steps.items():
-        scores, time = roi_scores(reading), int(name.removeprefix("SD T"))
+    for name, runs in steps.items():
+        time = int(name.removeprefix("SD T"))
         for where, rois in (("V1 to V3", EARLY), ("beyond V4", LATE)):
-            draws = mean_over(scores, rois)
-            low, high = metrics.quantiles(draws[1:])
-            row = {"T": time, "where": where, "R²": draws[0], "low": low, "high": high}
+            m = over(runs, _mean(rois), PICTURES)
+            row = {"T": time, "where": where, "R²": m.value, "low": m.low, "high": m.high}
             rows.append(row | {"paper": TABLE_13.loc[name, list(rois)].mean()})
     return pd.DataFrame(rows).sort_values("T", kind="stable", ignore_index=True)
 
 
 def paired_table(paired: Paired, one: str, other: str) -> Styler:
     """A row per ROI: the difference of R² with its interval, p, q, and where either is better."""
-    table = paired.roi_table(AREA_NAMES).rename(columns={"ROI": "of"})
-    return _differences(table.rename(columns={"of": "ROI"}), one, other)
+    return _differences(paired.roi_table(AREA_NAMES), one, other)
 
 
 def against_shown(table: pd.DataFrame, one: str) -> Styler:
@@ -99,43 +117,55 @@ def _differences(table: pd.DataFrame, one: str, other: str) -> Styler:
 
 
 def people_table(each: Mapping[str, Reading]) -> Styler:
-    """A row per ROI: R² of each person, its mean with Student's interval; beside it the paper's."""
-    over = metrics.runs_table([(r.scores, r.subject.rois) for r in each.values()], AREA_NAMES)
-    table = pd.DataFrame({"ROI": over["ROI"]})
+    """A row per ROI: R² of each person beside its ceiling, the mean with Student's interval, and
+    the paper's people.
+    """
+    runs = metrics.runs_table([(r.scores, r.subject.rois) for r in each.values()], AREA_NAMES)
+    table = pd.DataFrame({"ROI": runs["ROI"]})
     for name, reading in each.items():
         scores = roi_scores(reading)
-        table[name] = [_drawn(scores[roi]) if roi in scores else DASH for roi in over["ROI"]]
-    parts = over[["R²", "runs low", "runs high"]].itertuples(index=False)
+        masks = metrics.regions(reading.subject.rois, AREA_NAMES, len(reading.scores.r2))
+        table[name] = [
+            _cell(Measured.of(scores[roi], PICTURES)) if roi in scores else DASH
+            for roi in runs["ROI"]
+        ]
+        table[f"{name}, ceiling"] = [
+            float(np.nanmean(reading.scores.ceiling[masks[roi]])) if roi in scores else np.nan
+            for roi in runs["ROI"]
+        ]
+    parts = runs[["R²", "runs low", "runs high"]].itertuples(index=False)
     table["mean of people"] = [ranged(*row, digits=3, between=BREAK) for row in parts]
     for row in SUBJECTS:
-        there = over["ROI"].map(TABLE_13.loc[row])
+        there = runs["ROI"].map(TABLE_13.loc[row])
         table[f"paper, {row.removeprefix('CLIP (subject ').rstrip(')')}"] = there
     return plain_table(table)
 
 
-def score_finding(each: Mapping[str, Reading], steps: Mapping[str, Reading]) -> str:
+def score_finding(each: Readings, steps: Readings) -> str:
     """Which network and which time step predict best, early and late, in a box."""
-    scores = {name: roi_scores(reading) for name, reading in each.items()}
-    by_time = {name: roi_scores(reading) for name, reading in steps.items()}
     lines = []
     for where, rois in (("V1 to V3", EARLY), ("areas beyond V4", LATE)):
-        nets = {name: mean_over(s, rois) for name, s in scores.items()}
-        times = {name: mean_over(s, rois) for name, s in by_time.items()}
-        best, second = sorted(nets, key=lambda name: -nets[name][0])[:2]
-        step = max(times, key=lambda name: times[name][0])
-        away = Measured.of(nets[best] - nets[second], "test pictures")
-        of_step = Measured.of(times[step], "test pictures")
-        told = "" if of_step.low > 0 else ", which is not above 0 for sure"
-        lines.append(
-            f"in {where} `{each[best].backbone}` predicts best, R²"
-            f" {Measured.of(nets[best], '')}, {away} above `{each[second].backbone}`; of the time"
-            f" steps {step.removeprefix('SD ')} does, {of_step}{told}"
+        nets, times = (
+            {name: over(runs, _mean(rois), PICTURES) for name, runs in some.items()}
+            for some in (each, steps)
         )
+        best, second = sorted(nets, key=lambda name: -nets[name].value)[:2]
+        step = max(times, key=lambda name: times[name].value)
+        lines.append(
+            f"- In {where} `{each[best][0].backbone}` has the highest R², {nets[best]}; next is"
+            f" `{each[second][0].backbone}`, {nets[second]}. Of the time steps"
+            f" {step.removeprefix('SD ')} has, {times[step]}."
+        )
+    runs, some = next(iter(each.values())), next(iter(steps.values()))
     return (
         ":::{admonition} Key finding of the comparison\n:class: tip\nOf "
-        f"{len(each)} networks on `{next(iter(each.values())).subject.name}`, {'; '.join(lines)}."
-        "\n:::"
+        f"{len(each)} networks on `{runs[0].subject.name}` ({_seeds(runs)}), and of time steps of"
+        f" Stable Diffusion ({_seeds(some)}):\n\n" + "\n".join(lines) + "\n:::"
     )
+
+
+def _seeds(runs: Sequence[Reading]) -> str:
+    return "one seed" if len(runs) == 1 else f"mean of {len(runs)} seeds"
 
 
 # layers
@@ -203,8 +233,7 @@ def scales_of(each: Mapping[str, Reading]) -> Maps:
 
 
 def _truth(reading: Reading) -> dict[str, Reading]:
-    true = with_truth(reading)
-    return {} if true is reading else {"truth": true}
+    return {"truth": truth_reading(reading)} if truth_known(reading) else {}
 
 
 def _with_truths(each: Mapping[str, Reading]) -> Iterator[tuple[str, Reading]]:
@@ -226,14 +255,22 @@ def depths_table(each: Mapping[str, Reading]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def alignment_shown(each: Mapping[str, Reading], attribution: str = "weight") -> Styler:
-    """A row per network: slope, ends, R² and rank with intervals over patches; truth's in one."""
+def alignment_shown(each: Readings, attribution: str = "weight") -> Styler:
+    """A row per network: slope, ends, R² and rank over patches and seeds; truth's in one."""
     definition = Definition(attribution=attribution)
     rows = []
-    for name, reading in _with_truths(each):
-        found = align(reading.maps, reading.subject, definition).samples
-        rows.append({"Network": name} | {s: _drawn(found[s], 2) for s in STATISTICS})
+    for name, runs in each.items():
+        true = _truth(runs[0]).values()
+        for title, some in ((name, runs), *((f"{name}, truth", [t]) for t in true)):
+            found = _line(some, definition)
+            rows.append({"Network": title} | {s: _cell(found[s], 2) for s in STATISTICS})
     return plain_table(pd.DataFrame(rows).rename(columns={"R²": "share of variance"}))
+
+
+def _line(runs: Sequence[Reading], definition: Definition = OURS) -> dict[str, Measured]:
+    """The statistics of depth over the hierarchy, over patches and seeds."""
+    lines = [align(r.maps, r.subject, definition).samples for r in runs]
+    return over_seeds([{s: Measured.of(line[s], PATCHES) for s in STATISTICS} for line in lines])
 
 
 def figure_5_shown(panel: str = "#1 base") -> Styler:
@@ -263,39 +300,34 @@ def definition_text(definition: Definition = OURS) -> str:
     return f"**Alignment here:** {definition}."
 
 
-def alignment_finding(each: Mapping[str, Reading]) -> str:
-    """Which network's layers follow the cortex best by our definition, and how sure, in a box."""
-    found = {name: align(r.maps, r.subject) for name, r in each.items()}
-    order = sorted(found, key=lambda name: -found[name].slope[0])
-    first, second = order[:2]
-    away = Measured.of(found[first].slope - found[second].slope, "")
-    sure = "which its interval tells apart" if away.low > 0 else "which can't be told apart from 0"
-    subject = next(iter(each.values())).subject
+def alignment_finding(each: Readings) -> str:
+    """Which network's layers follow the cortex most steeply by our definition, in a box."""
+    slopes = {name: _line(runs)["slope"] for name, runs in each.items()}
+    first, second = sorted(slopes, key=lambda name: -slopes[name].value)[:2]
+    runs = next(iter(each.values()))
     truth = ""
-    teacher = next((n for n, r in each.items() if r.backbone == TEACHER), None)
-    if subject.simulated and teacher:
-        true = with_truth(each[teacher])
-        truth = (
-            f" `{TEACHER}` is the network that the responses were made from: its true slope is"
-            f" {Measured.of(align(true.maps, subject).slope, '')}, found"
-            f" {Measured.of(found[teacher].slope, '')}."
-        )
+    for name, own in each.items():
+        for true in _truth(own[0]).values():
+            truth = (
+                f" `{TEACHER}` is the network that the responses were made from: its true slope is"
+                f" {_line([true])['slope']}, found {slopes[name]}."
+            )
     return (
         ":::{admonition} Key finding\n:class: tip\nOf "
-        f"{len(each)} networks on `{subject.name}`, {first}'s layers follow the hierarchy of areas"
-        f" most steeply, slope {Measured.of(found[first].slope, '')}; then {second},"
-        f" {Measured.of(found[second].slope, '')}: a difference of {away}, {sure}.{truth}\n:::"
+        f"{len(each)} networks on `{runs[0].subject.name}` ({_seeds(runs)}), {first}'s layers"
+        f" follow the hierarchy of areas most steeply, slope {slopes[first]}; next is {second},"
+        f" {slopes[second]}.{truth}\n:::"
     )
 
 
-def layers_truth_text(each: Mapping[str, Reading]) -> str:
+def layers_truth_text(each: Readings) -> str:
     """How near the depth that was found is to the truth, and what that of other networks is."""
-    true = next((t for reading in each.values() for t in _truth(reading).values()), None)
+    true = next((t for runs in each.values() for t in _truth(runs[0]).values()), None)
     if true is None:
         return "What these vertices read is not known: there is no truth to hold the maps against."
     rows = "\n".join(
-        f"| {name} | {Measured.of(map_correlation(reading, true), '')} |"
-        for name, reading in each.items()
+        f"| {name} | {over(runs, lambda reading: map_correlation(reading, true), PATCHES)} |"
+        for name, runs in each.items()
     )
     return (
         f"Responses were made from `{TEACHER}`, whose depth, place and scale are known at every"
@@ -320,36 +352,36 @@ def agreement_shown(each: Mapping[str, Sequence[Reading]], seeds: Sequence[int])
 # verdicts
 
 
-def verdict_text(judged: Judged, subject: str = "") -> str:
-    """A claim, its verdict, and each part's number beside the paper's by the same rule.
+def verdict_text(judged: Judged, subject: str = "", run: Run | None = None) -> str:
+    """A claim, its verdict, and each part's number beside the one that the paper prints.
 
-    `subject`: with what truth and the shuffled control say, as they were recorded for it.
+    `subject`, `run`: with what truth says, as it was recorded for them.
     """
     finding = judged.finding
-    paper = judge(finding, reported.evidence_of_paper().get(finding.name, {})).measured
-    kept, _ = recorded(subject, finding) if subject else ({}, "")
-    of_truth = against_truth(judged, kept.get("truth"))
-    control = kept.get("control")
-    mixed = in_control(control)
-    if control and mixed != NOT_RUN:
-        mixed += f"; its smallest R² is {control.measured[PREDICTS]}"
+    printed = reported.printed_numbers().get(finding.name, {})
+    kept = recorded(subject, finding, run) if subject and run else {}
+    truth = against_truth(judged, kept.get("truth"))
+    why = f" ({judged.why})" if judged.why else ""
     rows = []
     for part in finding.parts:
         if part.name in judged.measured:
-            published = str(paper.get(part.name, DASH))
+            m = judged.measured[part.name]
+            paper = f"{printed[part.name]:.3f}" if part.name in printed else DASH
             rows.append(
-                f"| *{part.name}*: {part.statistic} | {judged.measured[part.name]} |"
-                f" {part.rule} | {judged.part(part)} | {published} |"
+                f"| *{part.name}*: {part.statistic} | {m} | {m.over} | {part.rule} |"
+                f" {judged.part(part)} | {paper} |"
             )
     return (
-        f"**{finding.claim}** ({finding.source}) Here: **{judged.verdict}**. Against truth:"
-        f" {of_truth}. Of shuffled responses: {mixed}. The smallest R² of the networks read is"
-        f" {judged.measured[PREDICTS]}.\n\n"
-        "| Part | Value, 95 % interval | Holds if | Verdict | The paper's |\n"
-        "|:--|:--|:--|:--|:--|\n" + "\n".join(rows)
+        f"**{finding.claim}** ({finding.source}) Here: **{judged.verdict}**{why}. Against truth:"
+        f" {truth}.\n\n"
+        "| Part | Value, 95 % interval | Interval over | Holds if | Verdict | The paper's |\n"
+        "|:--|:--|:--|:--|:--|:--|\n" + "\n".join(rows)
     )
 
 
-def verdicts_text(judged: Mapping[str, Judged], subject: str = "", why_not: str = "") -> str:
+def verdicts_text(
+    judged: Mapping[str, Judged], subject: str = "", run: Run | None = None, why_not: str = ""
+) -> str:
     """Each of several claims, one after another; `why_not` where there is none."""
-    return "\n\n".join(verdict_text(one, subject) for one in judged.values()) or why_not
+    each = (verdict_text(one, subject, run and seeds_of(one, run)) for one in judged.values())
+    return "\n\n".join(each) or why_not

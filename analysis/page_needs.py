@@ -9,11 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from analysis import (
-    by_channels,
     by_size,
     by_trials,
     forgetting,
-    forgetting_truth,
     identifiability,
     methods_compared,
     networks_compared,
@@ -25,66 +23,49 @@ from analysis.sweep import asked
 
 def _one(p: Mapping[str, Any]) -> list[Wanted]:
     """Of a page of single fits."""
-    names = p.get("backbones") or [p["backbone"]]
-    return [Wanted(p["subject"], name, recipe=p["recipe"], seed=p["seed"]) for name in names]
+    return [
+        Wanted(p["subject"], name, recipe=p["recipe"], seed=p["seed"]) for name in p["backbones"]
+    ]
 
 
 def _sizes(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(
-        lambda: by_size.fits_by_size(*who),
-        lambda: by_size.fits_by_size(*who, ends=True, shuffle=True),
-    )
-
-
-def _trials(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(lambda: by_trials.limited(*who), lambda: by_trials.controls(*who))
+    who = p["subject"], p["size"], p["seeds"], p["other_seeds"], p["recipe"]
+    return asked(lambda: by_size.fits_by_size(*who))
 
 
 def _scores(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(
-        lambda: networks_compared.networks(*who),
-        lambda: networks_compared.time_steps(*who),
-        lambda: networks_compared.by_person(*who[:2], [p["seed"]], p["others"]),
-        lambda: networks_compared.networks(*who, shuffle=True),
-        lambda: networks_compared.time_steps(*who, shuffle=True),
+    who, seeds, recipe = (p["subject"], p["size"]), p["seeds"], p["recipe"]
+    first = Wanted(p["subject"], p["backbone"], recipe=recipe, seed=seeds[0])
+    return [first] + asked(
+        lambda: networks_compared.networks(*who, seeds, recipe),
+        lambda: networks_compared.time_steps(*who, p["diffusion_seeds"], recipe),
+        lambda: networks_compared.by_person(*who, seeds, p["others"], recipe),
     )
 
 
 def _alignment(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seeds"][0]
-    people = p["subject"], p["size"], p["seeds"], p["others"]
+    who, seeds, recipe = (p["subject"], p["size"]), p["seeds"], p["recipe"]
     return asked(
-        lambda: networks_compared.networks(*who),
-        lambda: networks_compared.axes(*who),
-        lambda: networks_compared.by_person(*people),
-        lambda: networks_compared.networks(*who, shuffle=True),
-        lambda: networks_compared.axes(*who, shuffle=True),
-        lambda: networks_compared.by_person(*people, shuffle=True),
+        lambda: networks_compared.networks(*who, seeds, recipe),
+        lambda: networks_compared.axes(*who, p["diffusion_seeds"], recipe),
+        lambda: networks_compared.by_person(*who, seeds, p["others"], recipe),
     )
 
 
 def _channels(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"]
-    return asked(
-        lambda: by_channels.channel_fits(*who, p["seeds"]),
-        lambda: by_channels.control_fit(*who, p["seeds"][0]),
-    )
+    who = p["subject"], p["size"], p["seeds"], p["recipe"]
+    return asked(lambda: networks_compared.networks(*who))
 
 
 def _forgetting(p: Mapping[str, Any]) -> list[Wanted]:
-    who = p["subject"], p["size"], p["seed"]
-    return asked(lambda: forgetting.mapped(*who), lambda: forgetting_truth.teachers(*who))
+    who = p["subject"], p["size"], p["seeds"], p["tuned_seeds"], p["recipe"]
+    return asked(lambda: forgetting.mapped(*who))
 
 
 def _lessons(p: Mapping[str, Any]) -> list[Lesson]:
     """All that the page on fine-tuning tunes, fitted or not."""
     return [
-        *forgetting_truth.lessons(p["subject"]),
-        *forgetting.lessons(p["size"], p["seeds"]).values(),
-        *forgetting.other_lessons(p["size"]).values(),
+        *forgetting.lessons(p["size"], p["runs"]).values(),
         *(forgetting.layer_lessons(p["size"]).values() if p["grid"] == "whole" else ()),
     ]
 
@@ -96,19 +77,20 @@ NEEDS: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
     "channels": _channels,
     "fine_tuning": _forgetting,
     "identifiability": lambda p: asked(
-        lambda: identifiability.sweep(p["subject"], p["backbone"], p["size"], p["seeds"])
+        lambda: identifiability.sweep(
+            p["subject"], p["backbone"], p["size"], p["seeds"], p["recipe"]
+        )
     ),
-    "limited_data": _trials,
+    "limited_data": lambda p: asked(
+        lambda: by_trials.limited(p["subject"], p["size"], p["seeds"], p["recipe"])
+    ),
     "methods": lambda p: asked(
-        lambda: methods_compared.compared(p["subject"], p["size"], p["seeds"])
+        lambda: methods_compared.compared(p["subject"], p["size"], p["seeds"], p["recipe"])
     ),
     "model_size": _sizes,
 }
 # And what it asks for one by one, each trained by all cores.
-ALONE: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
-    "brain_score": _one,
-    "cortex": _one,
-}
+ALONE: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {"cortex": _one}
 # And which networks it tunes, each a job for all people.
 TUNES: dict[str, Callable[[Mapping[str, Any]], list[Lesson]]] = {"fine_tuning": _lessons}
 OTHERS = {"fidelity": "beside"}  # pages of several people, and the parameter that names them

@@ -329,9 +329,7 @@ def _plain(wanted: Wanted) -> dict[str, Any]:
 def _of_grids(study: Study) -> list[Wanted]:
     wanted = []
     for grid in study.fits:
-        options = dict(sized(grid.size or study.size))
-        if grid.recipe:
-            options["recipe"] = grid.recipe
+        options = sized(grid.size or study.size, grid.recipe or study.recipe)
         for subject in grid.subjects or study.subjects:
             for backbone in grid.backbones:
                 for variant in grid.models:

@@ -19,7 +19,6 @@ from jaxtyping import Bool, Float
 
 from analysis.alignment import LATE, Definition, align, patches_of, roi_means, roi_sums
 from analysis.attribution import LayerMaps, layer_maps
-from analysis.channels import responding
 from analysis.files import InputError
 from analysis.fit import Fit
 from analysis.metrics import Scores, regions
@@ -31,7 +30,9 @@ from analysis.verdicts import PREDICTS, Measured
 PICTURES, PATCHES = "test pictures", "patches of cortex"
 DRAWS = 1000  # of patches, or of pictures
 LEAST = 4  # patches of an area, for an interval over them
-PICTURES_READ = 128  # whose tokens say how the channels vary
+PICTURES_READ = 200  # whose tokens say how the channels vary
+PLACES = 4  # of each of these pictures
+COMPONENTS = 64  # of what vertices read
 EARLY = ("V1", "V2", "V3")
 MIDDLE = ("V4",)
 VENTRAL, DORSAL = ("FBA", "FFA", "PPA", "VWFA"), ("OPA",)
@@ -67,11 +68,30 @@ def channel_spread(fit: Fit, n: int = PICTURES_READ) -> Float[np.ndarray, "chann
     return sum(spread / np.trace(spread) for spread in each) / 2
 
 
-def what_is_read(fit: Fit) -> Float[np.ndarray, "vertex channel"]:
-    """What the vertices of a fit read, by `channels.responding`: as the paper's W, but in terms of
-    what the channels do.
+def what_is_read(fit: Fit) -> Float[np.ndarray, "vertex component"]:
+    """What the channels of each vertex make of tokens, wherever these are: rows of unit length.
+
+    r_i(t) = Σ_l a_il w_i · B_l t_l, of local tokens at some places of pictures trained on, and of
+    their global tokens, centred, either kind of the same total; by its principal components, so
+    that inner products are correlations. It says of W what a change of basis between bottleneck and
+    read-out, or a weight of what hardly varies, leaves as it is.
     """
-    return responding(fit.model.weight.detach().cpu().numpy(), channel_spread(fit))
+    rng, model = np.random.default_rng(0), fit.model
+    with torch.inference_mode():
+        local, global_ = model.squeezed(*fit.tokens[fit.split.train[:PICTURES_READ]])
+        layer, local = model.selectors().layer, local.flatten(3)
+        at = torch.from_numpy(rng.integers(0, local.shape[3], (len(local), PLACES)))
+        places = local.movedim(3, 1)[torch.arange(len(local))[:, None], at].flatten(0, 1)
+        responses = []
+        for tokens in (places, global_):  # [token, layer, channel]
+            response = sum(
+                layer[:, i, None] * (model.weight @ tokens[:, i].T) for i in range(layer.shape[1])
+            )
+            response = response - response.mean(1, keepdim=True)
+            responses.append(response / response.norm())
+        rows = torch.nn.functional.normalize(torch.cat(responses, 1)).numpy()
+    vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))[1]
+    return rows @ vectors[:, -COMPONENTS:].astype(np.float32)
 
 
 def read(fit: Fit) -> Reading:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from analysis.maps import choices
 from analysis.metrics import Scores
 from analysis.published import TABLE_13
 from analysis.readings import truth_of
+from analysis.recipes import RECIPES, named_recipe
 from analysis.simulate import TEACHER
 from analysis.subject import AREAS
 
@@ -64,17 +66,42 @@ def provenance(fit: Fit) -> str:
         if fit.record["key"]["recipe"]["soup"] == "test"
         else ""
     )
-    model, recipe = (fit.record["key"][part] for part in ("model", "recipe"))
-    standardised = ", tokens standardised" if model["standardise"] else ""
     limited = f" ({len(fit.split.trials):,} trials)" if fit.split.trials is not None else ""
     return (
         f"{of[s.source]}\n\n{len(s.vertices):,} vertices of visual cortex ({s.dropped} left out:"
         f" no data in some session), {len(s.responses):,} trials{sessions},"
         f" {len(s.picture_ids):,} pictures: {len(fit.split.train)} to train on{limited},"
         f" {len(fit.split.validation)} to validate, {len(fit.split.test)} to test."
-        f" The model has {model['channels']} channels{standardised}, and was trained for"
-        f" {fit.record['result']['steps']:,} steps of {recipe['batch']} trials.{soup}"
+        f" Model {model_text(fit)}, recipe {recipe_text(fit)}.{soup}"
     )
+
+
+def model_text(fit: Fit) -> str:
+    """The model that was trained, by name, with what is told of it in a line."""
+    key = fit.record["key"]["model"]
+    standardised = "standardised" if key["standardise"] else "as they come"
+    return f"{model_name(fit)} ({key['channels']} channels, tokens {standardised})"
+
+
+def model_name(fit: Fit) -> str:
+    """The name of the model that was trained, whatever its width."""
+    return fit.record["key"]["model"]["model"]
+
+
+def recipe_text(fit: Fit) -> str:
+    """The recipe that a fit was trained by, with its steps."""
+    batch = fit.record["key"]["recipe"]["batch"]
+    return f"{recipe_name(fit)} ({fit.record['result']['steps']:,} steps of {batch} trials)"
+
+
+def recipe_name(fit: Fit) -> str:
+    """The name of the recipe that a fit was trained by, as it was recorded."""
+    own = fit.record["key"]["recipe"]
+    for name in RECIPES:
+        known = dataclasses.asdict(named_recipe(name, own["seed"]))
+        if json.dumps(known, sort_keys=True) == json.dumps(own, sort_keys=True):
+            return name
+    return "of its own"
 
 
 def key_finding(fit: Fit, scores: Scores, averaged: Scores, table: pd.DataFrame) -> str:

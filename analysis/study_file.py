@@ -58,7 +58,7 @@ class Grid(_Strict):
     models: Annotated[list[str], Field(min_length=1)] = ["factortopy"]
     trials: Annotated[list[Whole | None], Field(min_length=1)] = [None]
     size: str | None = None  # the study's, if not given
-    recipe: str | None = None  # the size's, if not given
+    recipe: str | None = None  # the study's, if not given
     subjects: list[str] | None = None  # the study's, if not given
 
 
@@ -68,7 +68,8 @@ class Study(_Strict):
     name: str  # the file's
     subjects: Annotated[list[str], Field(min_length=1)]
     size: Literal["small", "paper"]
-    pages: dict[str, dict[str, Any]] = {}  # parameters that differ from the size's and notebook's
+    recipe: str = "fast"
+    pages: dict[str, dict[str, Any]] = {}  # parameters that differ from the notebook's
     fits: list[Grid] = []  # beside those that the pages ask for
     book: bool = False  # build it at the end
 
@@ -84,9 +85,10 @@ class Study(_Strict):
         return given
 
     def parameters(self, page: str, subject: str) -> dict[str, Any]:
-        """All parameters of a page: the notebook's, with the study's size and its own."""
+        """All parameters of a page: the notebook's, with the study's size, recipe and its own."""
         known = parameters_of(page)
-        common = {k: v for k, v in {"size": self.size}.items() if k in known}
+        study = {"size": self.size, "recipe": self.recipe}
+        common = {k: v for k, v in study.items() if k in known}
         return known | common | self.pages[page] | {"subject": subject}
 
     def is_book_page(self, page: str, subject: str) -> bool:

@@ -4,9 +4,7 @@
                     subject="sim01", **sized("small"))
     fits["CLIP"]
 
-`SIZES` says what the findings' pages are run on: small, few vertices, pictures and steps, for two
-cores and a few minutes, its settings those that gave back most of a simulated truth in that time;
-or paper, all vertices and the paper's recipe.
+`SIZES` says which networks the findings' pages compare: small, miniatures; or paper, the paper's.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -27,10 +25,7 @@ from analysis.study import Study, Wanted
 
 Name = TypeVar("Name", bound=Hashable)
 
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"recipe": "brief", "sessions": 1, "n_surface": 2562},
-    "paper": {"recipe": "paper"},
-}
+SIZES = ("small", "paper")
 # The networks that the findings compare, by the paper's names of their families, smallest first.
 FAMILIES = {
     "small": {
@@ -65,23 +60,28 @@ BASE = {
 DIFFUSION = {"small": "sd-mini", "paper": "sd15"}
 
 
-# Epochs of a control without a better validation score: shuffled responses score best at the first.
-CONTROL_PATIENCE = 1
-
-
-def sized(size: str, shuffle: bool = False) -> dict[str, Any]:
-    """The options of a size's fits; or of controls, to responses in another order.
+def sized(size: str, recipe: str = "fast") -> dict[str, Any]:
+    """The options that all fits of a page share: all sessions and vertices, one recipe.
 
     Raises:
         InputError: for an unknown size.
     """
     if size not in SIZES:
         raise InputError(f"size {size!r}: expected one of {', '.join(SIZES)}.")
-    options = SIZES[size]
-    if not shuffle:
-        return options
-    changes = {**options.get("changes", {}), "patience": CONTROL_PATIENCE}
-    return {**options, "changes": changes, "shuffle": True}
+    return {"recipe": recipe}
+
+
+def different(seeds: Sequence[Any], least: int = 1) -> list[int]:
+    """The seeds of a page.
+
+    Raises:
+        InputError: for fewer than asked, the same one twice, or what is no whole number.
+    """
+    wrong = any(type(seed) is not int for seed in seeds)
+    if wrong or len(set(seeds)) < max(least, len(seeds)):
+        few = {1: "one", 2: "two"}[least]
+        raise InputError(f"seeds={list(seeds)}: expected {few} or more different whole numbers.")
+    return list(seeds)
 
 
 class _Planned(Exception):

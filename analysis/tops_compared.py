@@ -20,17 +20,17 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from pandas.io.formats.style import Styler
 
-from analysis.by_channels import channel_spread
+from analysis import evidence
 from analysis.category import CATEGORY, category_areas, shown
 from analysis.channel_figures import top_grid
 from analysis.features import Tokens
 from analysis.figures import SCREEN_DPI, light_dark
 from analysis.files import InputError
-from analysis.findings import FINDINGS, record, recorded
+from analysis.findings import Run, recorded
 from analysis.fit import Fit
 from analysis.picture_channels import local_tokens
 from analysis.predict import load_network
-from analysis.readings import PICTURES, predicts, read, truth_of
+from analysis.readings import PICTURES, Draws, Reading, channel_spread, predicts, read, truth_of
 from analysis.report import DASH, plain_table, ranged
 from analysis.simulate import TEACHER
 from analysis.subject import AREAS
@@ -41,12 +41,11 @@ from analysis.top_channels import (
     covered,
     directions,
     in_same_colours,
-    off_centre,
     read_through,
     rgb,
     top_channels,
 )
-from analysis.verdicts import Judged, Measured, in_control, judge
+from analysis.verdicts import Judged, Measured
 
 Fits = Mapping[str, Sequence[Fit]]
 MOST = 100  # test pictures that colours are set on
@@ -72,8 +71,9 @@ class Region:
     stable: dict[str, float]  # correlation with the maps of another seed, turned to these
     plain: dict[str, Maps]  # before turning
     listed: dict[str, float]  # `stable` of components of the weights as they are, as Listing 2 has
-    truth: dict[str, float]  # correlation of the first's maps with true ones: of what is read, of
-    # components of the weights as they are, and of a control's; empty where no truth is known
+    # correlation of the first's maps with true ones: of what is read, and of components of the
+    # weights as they are; empty where no truth is known
+    truth: dict[str, float]
 
 
 def _pooled(tokens: Tokens, rows: Int[np.ndarray, " n"]) -> list[torch.Tensor]:
@@ -92,28 +92,22 @@ def _turned_alike(one: Maps, other: Maps) -> float:
     return alike(maps["a"], maps["b"])
 
 
-def regions_of(fits: Fits, control: Fit) -> dict[str, Region]:
-    """Each area's top channels in all networks, colours set on the first `MOST` test pictures.
-
-    `control`: the first network fitted to shuffled responses.
-    """
+def regions_of(fits: Fits) -> dict[str, Region]:
+    """Each area's top channels in all networks, colours set on the first `MOST` test pictures."""
     first = next(iter(fits.values()))[0]
     rows, areas = first.split.test[:MOST], areas_of(first)
     tops: dict[tuple, Top] = {}
-    maps: dict[tuple, Maps] = {}  # by area, network or control, seed, and whether as listed
+    maps: dict[tuple, Maps] = {}  # by area, network, seed, and whether as listed
     true: dict[str, Maps] = {}
     for name, each in fits.items():
         local = _pooled(each[0].tokens, rows)
-        wanted = {(name, seed): fit for seed, fit in enumerate(each[:2])}
-        if each[0] is first:
-            wanted["control", 0] = control
-            if first.subject.simulated and first.record["backbone"] == TEACHER:
-                true = _true_maps(first, areas, local)
-        for (of, seed), fit in wanted.items():
+        if each[0] is first and _truth_known(first):
+            true = _true_maps(first, areas, local)
+        for seed, fit in enumerate(each[:2]):
             spread = channel_spread(fit)
             for area in areas:
                 for listed in (False, True):
-                    key = area, of, seed, listed
+                    key = area, name, seed, listed
                     top = top_channels(fit.model, fit.rois[area], None if listed else spread)
                     tops[key], maps[key] = top, top.maps(local)
     name = next(iter(fits))
@@ -128,7 +122,6 @@ def regions_of(fits: Fits, control: Fit) -> dict[str, Region]:
         against = {
             "read": maps[area, name, 0, False],
             "listed": maps[area, name, 0, True],
-            "control": maps[area, "control", 0, False],
         }
         truth = {k: _turned_alike(true[area], v) for k, v in against.items()} if true else {}
         found[area] = Region(turned, same, stable, plain, listed_stable, truth)
@@ -158,8 +151,8 @@ def full_maps(
 
 
 def described(region: Region) -> pd.DataFrame:
-    """A row per network: how much of a picture its top channels take, how central they are, how
-    alike the first network's, and how stable over seeds.
+    """A row per network: how much of a picture its top channels take, how alike the first
+    network's they are, and how stable over seeds.
     """
     rows = []
     first = next(iter(region.maps.values()))
@@ -168,7 +161,6 @@ def described(region: Region) -> pd.DataFrame:
             {
                 "network": name,
                 "covered": float(covered(maps).mean()),
-                "off centre": float(off_centre(maps).mean()),
                 "like first": alike(maps, first),
                 "stable": region.stable[name],
             }
@@ -189,7 +181,6 @@ def described_table(regions: Mapping[str, Region]) -> Styler:
             {
                 "Area": area,
                 "Picture taken": _ends(table["covered"]),
-                "Distance from centre": _ends(table["off centre"]),
                 f"Like {table['network'].iloc[0]}'s": _ends(table["like first"].iloc[1:]),
                 "Stable over seeds": _ends(table["stable"]),
                 "of weights as they are": _ends(pd.Series(region.listed)),
@@ -205,7 +196,6 @@ def truth_table(regions: Mapping[str, Region]) -> Styler | str:
     titles = {
         "read": "Of what is read",
         "listed": "Of weights as they are",
-        "control": "Responses shuffled",
     }
     rows = [
         {"Area": area} | {title: f"{region.truth[k]:.2f}" for k, title in titles.items()}
@@ -217,15 +207,10 @@ def truth_table(regions: Mapping[str, Region]) -> Styler | str:
 def caption(area: str, region: Region) -> str:
     """A line about one sheet, computed."""
     table = described(region).set_index("network")
-    most, least = table["covered"].idxmax(), table["covered"].idxmin()
-    middle = table["off centre"].mean()
-    where = "central" if middle < 0.97 else "towards the edges" if middle > 1.03 else "everywhere"
+    low, high = table["stable"].idxmin(), table["stable"].idxmax()
     return (
-        f"**{area}.** Top channels take {100 * table['covered'].min():.0f} % ({least}) to"
-        f" {100 * table['covered'].max():.0f} % ({most}) of a picture, {where} (distance from its"
-        f" centre {middle:.2f} of that of all places alike); over seeds they correlate by"
-        f" {table['stable'].min():.2f} ({table['stable'].idxmin()}) to"
-        f" {table['stable'].max():.2f} ({table['stable'].idxmax()})."
+        f"**{area}.** Top channels of two seeds correlate by {table.loc[low, 'stable']:.2f} ({low})"
+        f" to {table.loc[high, 'stable']:.2f} ({high})."
     )
 
 
@@ -286,35 +271,42 @@ def category_table(fits: Fits, regions: Mapping[str, Region]) -> pd.DataFrame | 
     return table.assign(category=[CATEGORY[area] for area in table.index])
 
 
-def _least(maps: Mapping[str, Maps], there: Mapping[str, Bool[np.ndarray, " p"]]) -> Measured:
-    areas = category_areas(maps, there)
-    return Measured.of(min(areas.values(), key=lambda draws: draws[0]), PICTURES)
+def _truth_known(fit: Fit) -> bool:
+    return fit.subject.simulated and fit.record["backbone"] == TEACHER
 
 
-def judged_categories(fit: Fit, control: Fit, subject: str = "", run: str = "") -> Judged | None:
-    """Row 15 by one network, recorded for the scoreboard if a subject is named.
+def _curves(fit: Fit, there: Mapping[str, Bool[np.ndarray, " p"]]) -> dict[str, Draws]:
+    """By area, how well its first channel of what one fit reads tells its category's pictures."""
+    local, spread = _pooled(fit.tokens, fit.split.test[:MOST]), channel_spread(fit)
+    areas = [area for area in CATEGORY if area in fit.rois]
+    maps = {area: top_channels(fit.model, fit.rois[area], spread).maps(local) for area in areas}
+    return category_areas(maps, there)
+
+
+def judged_categories(
+    fits: Sequence[Fit], subject: str = "", run: Run | None = None
+) -> Judged | None:
+    """Row 15 by one network's seeds, recorded for the scoreboard if a subject is named.
 
     None where it is not known what pictures show, or they show no category.
     """
+    fit = fits[0]
     rows = fit.split.test[:MOST]
     there = shown(fit.subject, rows)
     areas = [area for area in CATEGORY if area in fit.rois]
     if there is None or not areas or not any(0 < kind.sum() < len(rows) for kind in there.values()):
         return None
-    local = _pooled(fit.tokens, rows)
-    finding, results = FINDINGS["top-channels"], []
-    for one in (fit, control):
-        spread = channel_spread(one)
-        tops = {area: top_channels(one.model, one.rois[area], spread) for area in areas}
-        maps = {area: top.maps(local) for area, top in tops.items()}
-        found = {"category": _least(maps, there)} | predicts([read(one)])
-        results.append(judge(finding, found))
     truth = None
-    if fit.record["backbone"] == TEACHER:
-        truth = judge(finding, {"category": _least(_true_maps(fit, areas, local), there)})
-    if subject:
-        record(subject, results[0], truth, results[1], run)
-    return results[0]
+    if _truth_known(fit):
+        true = _true_maps(fit, areas, _pooled(fit.tokens, rows))
+        truth = category_areas(true, there), read(fit)
+    each = [(_curves(one, there), read(one)) for one in fits]
+    return evidence.evaluate("top-channels", _category, each, subject, run, truth)
+
+
+def _category(each: tuple[Mapping[str, Draws], Reading]) -> dict[str, Measured]:
+    curves, reading = each
+    return evidence.top_channels(curves) | predicts([reading])
 
 
 def category_shown(table: pd.DataFrame | None) -> Styler | str:
@@ -326,20 +318,19 @@ def category_shown(table: pd.DataFrame | None) -> Styler | str:
     return plain_table(cells.rename_axis("Area").reset_index())
 
 
-def category_text(found: Judged | None, subject: str) -> str:
-    """The verdict on row 15, with what truth and the control say of it."""
+def category_text(found: Judged | None, subject: str, run: Run) -> str:
+    """The verdict on row 15, with what the true channels give."""
     if found is None:
         return "Row 15 of Table 5 is not judged: what the pictures show is not known here."
-    results, _ = recorded(subject, found.finding)
-    truth = results.get("truth")
+    truth = recorded(subject, found.finding, run).get("truth")
     said = (
-        f" The channels that the simulated areas truly read give {truth.measured['category']}, by"
-        f" the same rule: {truth.verdict}."
+        " Of the channels that the simulated areas truly read it is"
+        f" {truth.measured['category']}, by the same rule: {truth.of(['category'])}."
         if truth
         else ""
     )
     return (
-        f"**{found.finding.claim}** {found.verdict.capitalize()}, by CLIP: the smallest over areas"
-        f" is {found.measured['category']}; with responses shuffled,"
-        f" {in_control(results.get('control'))}.{said}"
+        f"**{found.finding.claim}** {found.verdict.capitalize()}, by CLIP: the smallest area under"
+        f" the curve of all areas is {found.measured['category']}; the claim holds if that is"
+        f" {found.finding.parts[0].rule}.{said}"
     )

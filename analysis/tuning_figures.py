@@ -84,34 +84,3 @@ def accuracy_and_change(accuracy: pd.DataFrame, change: pd.DataFrame) -> Figure:
     axes[0, -1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     seaborn.despine(figure)
     return figure
-
-
-def truth_panels(lost: pd.DataFrame | None, planted: pd.DataFrame) -> Figure:
-    """What is lost in each region by fits, over by truth (if known); grids of planted tasks."""
-    figure, axes = plt.subplots(
-        1, 1 if lost is None else 2, figsize=(7, 3), squeeze=False, layout="constrained"
-    )
-    if lost is not None:
-        own, axis = lost[lost["ROI"] != "all"], axes[0, 0]
-        away = np.abs(own[["low", "high"]].to_numpy().T - own["found"].to_numpy())
-        axis.errorbar(own["by truth"], own["found"], away, fmt="o", ms=4, lw=1, color=CATEGORIES[0])
-        for row in own.to_dict("records"):
-            axis.annotate(
-                row["ROI"], (row["by truth"], row["found"]), xytext=(4, 3), fontsize=7,
-                textcoords="offset points",
-            )  # fmt: skip
-        axis.axhline(0, ls=":", lw=1, color=plt.rcParams["text.color"])
-        axis.set(xlabel="lost by truth / ceiling", ylabel="R² lost / ceiling")
-    axis = axes[0, -1]
-    for (layer, own), style, colour in zip(
-        planted.groupby("planted"), LINES, CATEGORIES, strict=False
-    ):
-        mean = own.groupby("layer")["accuracy"].mean()
-        axis.plot(mean.index, mean, style, ms=4, lw=1.2, color=colour, label=f"layer {layer}")
-        at = int(str(layer))
-        axis.plot(at, mean[at], "o", ms=10, mfc="none", color=colour)
-    axis.set(xlabel="layer that the head reads", ylabel="accuracy")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.legend(title="labels planted in", frameon=False, fontsize=7, title_fontsize=7)
-    seaborn.despine(figure)
-    return figure

@@ -4,20 +4,23 @@ import dataclasses
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import by_size, by_trials, cortical, figures
 from analysis.files import InputError
-from analysis.findings import FINDINGS, recorded
-from analysis.readings import Reading
+from analysis.findings import FINDINGS, Run, recorded
+from analysis.readings import Reading, map_correlation
 from analysis.splits import limit
-from analysis.sweep import FAMILIES, sized
+from analysis.sweep import FAMILIES
 from tests.planted import planted
+
+RUN = Run("small", "check", "factortopy", (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
-def networks(subject) -> dict[str, dict[str, Reading]]:
+def networks(subject) -> dict[str, dict[str, list[Reading]]]:
     """CLIP's line steepens with size, the other families' lines flatten, early or late."""
     made = {}
     for family, names in FAMILIES["small"].items():
@@ -27,7 +30,11 @@ def networks(subject) -> dict[str, dict[str, Reading]]:
         elif family in ("ImageNet", "DiNOv2"):
             large = (0.3, 0.5)
         made[family] = {
-            name: planted(subject, *(large if i == 2 else small), name)
+            name: [
+                planted(subject, slope + d, start, name)
+                for d in (0.0, 0.01, -0.01)
+                for slope, start in (large if i == 2 else small,)
+            ]
             for i, name in enumerate(names)
         }
     return made
@@ -40,31 +47,40 @@ def test_sizes_are_told_by_their_planted_lines(networks) -> None:
     assert large["slope"] - small["slope"] == pytest.approx(0.4, abs=0.06)
     assert large["start"] < small["start"] and large["weights"] > small["weights"]
     assert (table["slope low"] <= table["slope"]).all() and (table["R² low"] < table["R²"]).all()
+    runs = networks["CLIP"]["clip-mini-l"]
+    assert large["R²"] == pytest.approx(np.mean([r.scores.r2.mean() for r in runs]))
     depths = by_size.depths_table(networks)
     own = depths[depths["network"] == "clip-mini-l"].set_index("ROI")["depth"]
     assert own["V1"] == pytest.approx(0.2, abs=0.06)
 
 
 def test_both_rows_hold_where_planted_and_are_recorded(networks, data_folder) -> None:
-    unsaid = {f: dict(reversed(sizes.items())) for f, sizes in networks.items()}
-    clip, others = by_size.judged(networks, unsaid, "sim01-tiny", "planted")
+    turned = {f: dict(reversed(sizes.items())) for f, sizes in networks.items()}
+    clip, others = by_size.judged(networks, "sim01-tiny", RUN)
     assert (clip.verdict, others.verdict) == ("holds", "holds")
     for name in ("clip-size", "other-sizes"):
-        found, run = recorded("sim01-tiny", FINDINGS[name])
-        assert run == "planted" and found["control"].verdict == "does not hold"
-    turned = by_size.judged(unsaid)
-    assert {found.verdict for found in turned} == {"does not hold"}
+        assert recorded("sim01-tiny", FINDINGS[name], RUN)["judged"].verdict == "holds"
+    assert {found.verdict for found in by_size.judged(turned)} == {"does not hold"}
     table = by_size.sizes_table(networks)
     text = by_size.key_finding(table, clip, others)
-    assert "it falls for SAM, ImageNet, DiNOv2, MoCov3, MAE" in text and "Holds." in text
-    assert "it rises for SAM" in by_size.key_finding(table, *turned)
-    assert "throughout" not in text
+    assert text.count("Holds.") == 2 and "mean of 3 seeds" in text and "throughout" not in text
     middle = table.assign(slope=table["slope"].where(table["network"] != "clip-mini", 0.9))
     said = by_size.key_finding(middle, clip, others)
     assert "not rise with size throughout: it is largest, 0.90, in `clip-mini`" in said
     assert "clip-mini-l" in by_size.shown(table).to_html()
     assert by_size.verdicts_table(others).data["Verdict"].tolist() == ["holds"] * 10
     assert by_size.published_table().data.loc[0, "Slope, largest"] == pytest.approx(0.54, abs=0.02)
+
+
+def test_families_of_one_seed_are_not_judged_and_of_none_not_run(networks) -> None:
+    fewer = {
+        family: {n: runs if family == "CLIP" else runs[:1] for n, runs in sizes.items()}
+        for family, sizes in networks.items()
+    }
+    clip, others = by_size.judged(fewer)
+    assert (clip.verdict, others.verdict) == ("holds", "not judged")
+    _, none = by_size.judged({"CLIP": networks["CLIP"]})
+    assert none.verdict == "not run" and "no other family" in by_size.verdicts_table(none)
 
 
 def test_the_truth_is_that_of_the_teachers_network(networks) -> None:
@@ -93,49 +109,53 @@ def test_figures_show_every_network(networks, subject) -> None:
 def test_a_wrong_size_is_told() -> None:
     for made in (by_size.fits_by_size, by_trials.limited):
         with pytest.raises(InputError, match="size 'big': expected one of small, paper"):
-            made("sim01", "big")
-    assert sized("small")["sessions"] == 1
+            made("sim01", "big", [0, 1])
+    with pytest.raises(InputError, match=r"seeds=\[0\]: expected two or more"):
+        by_trials.limited("sim01", "small", [0])
 
 
 @pytest.fixture(scope="module")
 def limited(subject) -> by_trials.Limited:
     """Maps that near the one of all with more samples."""
     noises = {75: 0.6, 300: 0.05, 600: 0.02}
-    readings = {n: planted(subject, 0.6, 0.2, "clip-mini", s) for n, s in noises.items()}
-    fits = {
-        model: {n: SimpleNamespace(scores=lambda part, r=r: r.scores) for n, r in readings.items()}
-        for model in ("factortopy", "ridge")
+    readings = {
+        n: [planted(subject, 0.6 + d, 0.2, "clip-mini", s) for d in (0, 0.01, -0.01)]
+        for n, s in noises.items()
     }
-    return by_trials.Limited(fits, readings, planted(subject, 0.6, 0.2, "clip-mini", 0.03), 300)
+    fits = {
+        model: {
+            n: [SimpleNamespace(scores=lambda part, r=r: r.scores) for r in runs[:seeds]]
+            for n, runs in readings.items()
+        }
+        for model, seeds in (("factortopy", 3), ("ridge", 1))
+    }
+    return by_trials.Limited(fits, readings, 300)
 
 
-def test_the_smallest_number_whose_map_agrees_is_found(limited, data_folder) -> None:
+def test_maps_of_few_samples_stand_beside_those_of_all(limited, data_folder) -> None:
     maps, scores = by_trials.maps_table(limited), by_trials.scores_table(limited)
     assert maps["samples"].tolist() == [75, 300, 600]
-    assert maps["verdict"].tolist()[1:] == ["holds", "all"]
-    assert maps.loc[0, "map low"] < 0.8 < maps.loc[1, "map low"] and "truth" in maps
-    judged = by_trials.judged(limited)
+    assert maps.loc[0, "map low"] < 0.8 < maps.loc[1, "other low"] and "truth" in maps
+    whole = limited.whole
+    pairs = [(limited.readings[75][i], whole[(i + 1) % 3]) for i in range(3)]
+    expected = np.mean([map_correlation(*pair)[0] for pair in pairs])
+    assert maps.loc[0, "other"] == pytest.approx(expected)
+    assert maps["map"].iloc[-1] == pytest.approx(1) and maps["share"].iloc[-1] == 1
+    judged = by_trials.judged(limited, "sim01-tiny", RUN)
+    assert judged.verdict == "holds" and judged.seeds == 3
+    assert recorded("sim01-tiny", FINDINGS["limited-data"], RUN)["judged"].verdict == "holds"
     text = by_trials.key_finding(maps, scores, judged, 300)
-    assert "**300** by the same seed, **300** by another" in text
-    assert "at 300 samples: holds" in text and "Two seeds agree less" not in text
-    none = by_trials.key_finding(maps.drop(index=1), scores, judged, 300)
-    assert "none below all by the same seed, none below all by another" in none
-    apart = dataclasses.replace(limited, again=planted(limited.whole.subject, -0.6, 0.8))
-    unlike = by_trials.maps_table(apart)
-    assert unlike["other high"].iloc[-1] < 0.2  # no seed of the same data gives the map again
-    text = by_trials.key_finding(unlike, scores, judged, 300)
-    assert "**300** by the same seed, none below all by another" in text
-    assert "Two seeds agree less than that" in text
+    assert "Judged at 300: holds." in text and "Trained on 300 of 600 samples" in text
     assert "75 samples" in by_trials.truth_text(maps)
     assert "no truth" in by_trials.truth_text(maps.drop(columns="truth"))
-    assert by_trials.shown(maps).data.columns[-1] == "Row 18's rules"
     assert list(by_trials.shown_scores(scores).data.columns) == ["samples", "factortopy", "ridge"]
+    assert len(by_trials.shown(maps).data) == len(by_trials.layers_of(limited)) == 3
     figure = figures.by_samples(scores, maps)
     assert [axis.get_xscale() for axis in figure.axes] == ["log", "log"]
     plt.close("all")
 
 
-def test_fits_are_asked_for_by_model_and_trials(subject, tiny_fit, monkeypatch) -> None:
+def test_fits_are_asked_for_by_model_trials_and_seed(subject, tiny_fit, monkeypatch) -> None:
     asked = {}
 
     def get_fits(wanted, **common):
@@ -151,31 +171,35 @@ def test_fits_are_asked_for_by_model_and_trials(subject, tiny_fit, monkeypatch) 
     monkeypatch.setattr(by_trials, "get_fits", get_fits)
     monkeypatch.setitem(by_trials.TRIALS, "small", (10, 20))
     monkeypatch.setitem(by_trials.JUDGED, "small", 20)
-    found = by_trials.limited("sim01", "small", 4)
+    found = by_trials.limited("sim01", "small", [4, 5, 6], "check")
     assert [*found.readings][:2] == [10, 20]
+    assert [len(runs) for runs in found.readings.values()] == [1, 3, 3]
     assert found.whole is found.readings[max(found.readings)] and max(found.readings) > 20
-    assert set(found.fits) == {"factortopy", "class-token", "patch-token", "ridge"}
-    assert asked["ridge", 10]["changes"] is None and "changes" not in asked["class-token", 10]
-    assert asked["again", None]["seed"] == 5 and asked["class-token", None]["seed"] == 4
-    by_trials.controls("sim01", "small")
-    assert asked[20]["shuffle"] is True and asked[None]["shuffle"] is True
+    assert set(found.fits) == {"factortopy", "class-token", "ridge"}
+    assert ("ridge", 10, 4) in asked and ("class-token", None, 5) not in asked
+    assert asked["factortopy", 20, 6]["recipe"] == "check"
 
 
 def test_sizes_are_fitted_alike(tiny_fit, monkeypatch) -> None:
-    said = {}
+    asked = {}
 
     def get_fits(wanted, **common):
-        said.update(common)
+        asked.update({name: {**common, **own} for name, own in wanted.items()})
         return dict.fromkeys(wanted, tiny_fit)
 
     monkeypatch.setattr(by_size, "get_fits", get_fits)
-    assert len(by_size.fits_by_size("sim01", "small", 2)) == 18
-    assert said["seed"] == 2 and said["n_surface"] == 2562
-    ends = by_size.fits_by_size("sim01", "small", ends=True, shuffle=True)
-    assert [*ends][:2] == [("CLIP", "clip-mini-s"), ("CLIP", "clip-mini-l")] and len(ends) == 12
-    assert said["shuffle"] is True
-    (reading,) = by_size.by_size({("MAE", "mae-mini-s"): tiny_fit})["MAE"].values()
-    assert reading.backbone == "mae-mini-s"
+    fits = by_size.fits_by_size("sim01", "small", [2, 3], [2])
+    assert [*fits][:4] == [
+        ("CLIP", "clip-mini-s"), ("CLIP", "clip-mini"), ("CLIP", "clip-mini-l"),
+        ("SAM", "sam-mini"),
+    ]  # fmt: skip
+    assert len(fits) == 13 and [len(each) for each in fits.values()] == [2] * 3 + [1] * 10
+    assert asked["CLIP", "clip-mini-l", 3]["seed"] == 3
+    asked.clear()
+    assert len(by_size.fits_by_size("sim01", "small", [2, 3])) == 3 and len(asked) == 6
+    assert len(by_size.fits_by_size("subj01", "paper", [0], [0])) == 18
+    (runs,) = by_size.by_size({("MAE", "mae-mini-s"): [tiny_fit]})["MAE"].values()
+    assert runs[0].backbone == "mae-mini-s"
 
 
 def test_a_table_without_intervals_is_no_figure() -> None:

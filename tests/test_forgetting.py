@@ -1,4 +1,4 @@
-"""The page on fine-tuning: what is forgotten of planted maps, its texts, and its truth."""
+"""The page on fine-tuning: what is forgotten of planted maps, its texts, and its grids."""
 
 import dataclasses
 from pathlib import Path
@@ -10,25 +10,22 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis import evidence, forgetting, forgetting_report, forgetting_truth, sweep
+from analysis import forgetting, forgetting_report, sweep
 from analysis import tuning_figures as drawn
 from analysis.alignment import LEVELS
 from analysis.attribution import LayerMaps
-from analysis.backbones import load_backbone
 from analysis.files import InputError
-from analysis.findings import FINDINGS, recorded
-from analysis.finetune import Tuned
+from analysis.findings import FINDINGS, Run, recorded
+from analysis.finetune import Tuned, head_grid
 from analysis.fit import Fit
 from analysis.labelled import drawn_set
 from analysis.learner import Tuning
 from analysis.lessons import Lesson
 from analysis.metrics import brain_score
 from analysis.readings import LATE, Reading, moved, over_pictures
-from analysis.simulate import TEACHER, load_truth
-from analysis.study import get_tokens
 from analysis.subject import Subject
-from analysis.truth import noiseless, token_standard
 
+RUN = Run("small", "check", "factortopy", (0, 1, 2))
 # Planted: how far each network's late vertices move, the share of R² it keeps, and its accuracy.
 PLANTED = {
     "CLIP": (0.05, 1.0, 0.95),
@@ -77,19 +74,17 @@ class Bare(Fit):
 
 @pytest.fixture(scope="module")
 def page(subject: Subject) -> forgetting.Page:
+    """Two tasks, three seeds before and after."""
     tasks, tuned, readings = ("colour", "shape"), {}, {}
     for i, (network, (moves, keeps, accuracy)) in enumerate(PLANTED.items()):
-        readings[network, ""] = planted(subject, 0.0, 1.0, i)
+        readings[network, ""] = [planted(subject, 0.0, 1.0, 100 * k + i) for k in range(3)]
         for j, task in enumerate(tasks):
-            readings[network, task] = planted(subject, moves, keeps, 10 * j + i)
+            readings[network, task] = [
+                planted(subject, moves, keeps, 1000 * k + 10 * j + i + 50) for k in range(3)
+            ]
             tuned[network, task] = [run(accuracy, j), run(accuracy - 0.02, j + 2)]
-    fits = {key: Bare(subject=subject) for key in readings}
-    methods = {"whole": run(0.9), "head": run(0.6), "lora": run(0.8)}
-    other = {n: planted(subject, 0.0, 1.0, 99) for n in PLANTED}
-    control = {(n, t): readings[n, ""] for n in PLANTED for t in ("", "colour")}
-    return forgetting.Page(
-        "sim01-tiny", "small", tasks, tuned, fits, readings, methods, control, other
-    )
+    fits = {key: [Bare(subject=subject)] for key in readings}
+    return forgetting.Page("sim01-tiny", "small", tasks, tuned, fits, readings)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +102,10 @@ def test_how_far_maps_moved_and_what_was_lost_is_what_was_planted(page, lost) ->
         assert row["lost"] == pytest.approx(row["before"] - row["after"])
         assert (row["lost"] > 0.01) == (keeps < 1)
         assert row["lost low"] <= row["lost"] <= row["lost high"]
-    ranks = forgetting.rank_table(lost)
-    assert ranks["network"].tolist() == ["CLIP", "MAE", "DiNOv2", "SAM"]
-    assert ranks["rank"].tolist() == [1, 2, 3, 4]
 
 
 def test_moved_is_the_mean_over_the_vertices_of_the_rois(page) -> None:
-    before, after = page.readings["MAE", ""], page.readings["MAE", "shape"]
+    before, after = page.readings["MAE", ""][0], page.readings["MAE", "shape"][0]
     mask = np.any([r for n, r in before.subject.rois.items() if n in LEVELS["main areas"]], axis=0)
     by_hand = [
         abs(float(b @ np.linspace(0, 1, 12)) - float(a @ np.linspace(0, 1, 12)))
@@ -129,36 +121,25 @@ def test_moved_is_the_mean_over_the_vertices_of_the_rois(page) -> None:
         moved(before, dataclasses.replace(after, subject=fewer))
 
 
-def test_the_rows_of_table_5_hold_where_planted_and_are_recorded(page, data_folder) -> None:
-    layout, accuracy = forgetting.judged(page, "planted")
-    assert layout.verdict == "holds"
-    assert layout.measured["DiNOv2"].value == pytest.approx(0.3, abs=0.05)
+def test_the_rows_of_table_5_are_judged_over_seeds_and_recorded(page, data_folder) -> None:
+    layout, accuracy = forgetting.judged(page, RUN)
+    assert layout.verdict == "holds" and layout.seeds == accuracy.seeds == 3
+    moves = {name: planted_[0] for name, planted_ in PLANTED.items()}
+    expected = moves["DiNOv2"] ** 2 - moves["CLIP"] ** 2  # mean squared changes
+    assert layout.measured["DiNOv2"].value == pytest.approx(expected, abs=0.03)
     parts = {part.name: accuracy.part(part) for part in accuracy.finding.parts}
     assert parts["CLIP best"] == "holds"
-    assert parts["no relation"] == "does not hold"  # planted: accuracy falls with movement
+    assert parts["no relation"] == "cannot be told"  # of four networks
     for name in ("fine-tuning-layout", "fine-tuning-accuracy"):
-        found, said = recorded("sim01-tiny", FINDINGS[name])
-        assert said == "planted" and set(found) == {"judged", "control"}
-        if name == "fine-tuning-layout":  # nothing moves in the planted control
-            assert found["control"].verdict != "holds"
-    turned = {
-        "CLIP": {"": page.readings["CLIP", ""], "shape": page.readings["MAE", "shape"]},
-        "DiNOv2": {"": page.readings["CLIP", ""], "shape": page.readings["CLIP", "shape"]},
-        "MAE": {"": page.readings["CLIP", ""], "shape": page.readings["CLIP", "shape"]},
-    }
-    found = evidence.fine_tuning_layout(turned)
-    assert found["MAE"].high < 0
-    with pytest.raises(InputError, match="DiNOv2 missing"):
-        evidence.fine_tuning_layout({"CLIP": turned["CLIP"], "MAE": turned["MAE"]})
+        assert [*recorded("sim01-tiny", FINDINGS[name], RUN)] == ["judged"]
 
 
-def test_no_relation_is_found_where_ranks_are_unrelated(page) -> None:
-    readings = forgetting.by_network(page.readings)
-    order = dict(zip(PLANTED, (0.62, 0.9, 0.95, 0.6), strict=True))  # against 1, 3, 2, 4
-    right = {n: {"shape": run(a).labels == run(a).predicted} for n, a in order.items()}
-    right = {n: {t: r.astype(float) for t, r in of.items()} for n, of in right.items()}
-    found = evidence.fine_tuning_accuracy(readings, right)["no relation"]
-    assert found.value == pytest.approx(0.4)  # 1 - 6 Σd² / 60 of ranks (2, 3, 4, 1), by hand
+def test_of_one_seed_after_nothing_is_judged(page) -> None:
+    after = {key: runs if not key[1] else runs[:1] for key, runs in page.readings.items()}
+    layout, accuracy = forgetting.judged(dataclasses.replace(page, readings=after))
+    assert (layout.verdict, accuracy.verdict) == ("not run", "not judged")
+    table = forgetting_report.verdicts_table(layout, accuracy).data
+    assert table["Measured"].iloc[0] == "–" or "–" in table["Measured"].iloc[0]
 
 
 def test_accuracy_has_an_interval_over_runs_or_over_pictures(page) -> None:
@@ -175,14 +156,18 @@ def test_the_page_says_what_the_tables_say(page, lost, data_folder) -> None:
     table = forgetting.accuracy_table(page)
     layout, accuracy = forgetting.judged(page)
     text = forgetting_report.key_finding(page, table, lost, layout, accuracy)
-    assert "CLIP loses least R² of a simulated subject" in text and "SAM most" in text
-    assert "The most accurate is CLIP (0.94)" in text and "Holds." in text
+    assert "MAE, SAM, DiNOv2 lost R² of a simulated subject beyond its interval" in text
+    assert "above chance for CLIP, MAE, SAM, DiNOv2" in text and "Holds." in text
+    gained = lost.assign(**{"lost low": -0.2, "lost high": -0.1})
+    text = forgetting_report.key_finding(page, table, gained, layout, accuracy)
+    assert "no network lost" in text and "R² rose beyond its interval for CLIP" in text
+    chance = forgetting_report.key_finding(page, table.assign(chance=1.0), lost, layout, accuracy)
+    assert "above chance for no network" in chance
     html = forgetting_report.accuracy_shown(table).to_html()
     assert "0.640" in html and "chance" in html and "nan" not in html.lower()
-    assert forgetting_report.forgetting_shown(lost).data["Network"].tolist()[:2] == ["CLIP"] * 2
-    ranks = forgetting_report.ranks_shown(lost).data
-    assert ranks["Paper: rank"].tolist()[0] == 1 and np.isnan(ranks["Paper: rank"][1])
-    assert forgetting_report.methods_shown(page).data["Accuracy, test"].tolist() == [0.9, 0.6, 0.8]
+    shown = forgetting_report.forgetting_shown(lost).data
+    assert shown["Network"].tolist() == [n for n in PLANTED for _ in page.tasks]
+    assert np.isnan(shown["Paper: R² lost"][2])  # Fig. 23 leaves MAE out
     assert len(forgetting_report.verdicts_table(layout, accuracy).data) == 4
 
 
@@ -206,92 +191,31 @@ def test_figures_show_every_network_and_task(page, lost) -> None:
     layers = forgetting.layers_of(page)
     assert list(layers)[:3] == ["CLIP, before", "CLIP, colour", "CLIP, shape"] and len(layers) == 12
     shown, names = forgetting.examples("small")
-    assert len(shown) == len(names) == 12 and ", " in names[0]
-    assert drawn.truth_panels(None, pd.DataFrame({"planted": 1, "layer": [1], "accuracy": 1.0}))
+    assert len(shown) == len(names) == 12
     plt.close("all")
 
 
-# truth
+# layers
 
 
-@pytest.fixture(scope="module")
-def teacher(subject: Subject, data_folder):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINMAPS_DATA", str(data_folder))
-        return get_tokens(subject, TEACHER)
-
-
-def test_what_truth_reads_of_cached_tokens_is_the_response_that_was_made(
-    subject, teacher, data_folder
-) -> None:
-    truth = load_truth("sim01-tiny", subject.vertices)
-    rows = np.arange(len(teacher))
-    read = forgetting_truth.read_from(truth, teacher, rows, rows)
-    pictures = torch.from_numpy(subject.pictures(slice(None)))
-    network = load_backbone(TEACHER)
-    whole = noiseless(truth, network, token_standard(network, pictures), pictures)
-    same = np.mean(read * whole, axis=0)
-    assert np.median(same) > 0.9  # of tokens pooled to 8 x 8; the response is of all
-
-
-def test_truth_says_that_nothing_is_lost_untuned_and_all_of_another_network(
-    subject, teacher, page, data_folder, monkeypatch
-) -> None:
-    other = get_tokens(subject, "mae-mini")  # as wide and as deep
-    truth = load_truth("sim01-tiny", subject.vertices)
-    monkeypatch.setattr(forgetting_truth, "truth_of", lambda person: truth)
-    split = SimpleNamespace(train=np.arange(20), test=np.arange(20, len(teacher)))
-    r2 = np.full(len(subject.vertices), 0.2)
-
-    def fit(tokens, share: float) -> Bare:
-        scores = dataclasses.replace(
-            page.readings["CLIP", ""].scores, r2=share * r2, ceiling=2 * r2
-        )
-        return Bare(
-            subject=subject, tokens=tokens, split=split, scores=lambda part: scores,
-            score=lambda part: SimpleNamespace(value=0.2 * share),
-        )  # fmt: skip
-
-    same = forgetting_truth.told("colour", fit(teacher, 1.0), fit(teacher, 1.0))
-    assert np.abs(same.predicted).max() < 1e-4 and not same.lost.any()
-    changed = forgetting_truth.told("colour", fit(teacher, 1.0), fit(other, 0.5))
-    assert changed.predicted.mean() > 0.7
-    table = changed.table()
-    assert table.loc[0, "ROI"] == "all" and table.loc[0, "found"] == pytest.approx(0.25)
-    assert table.loc[0, "by truth"] == pytest.approx(changed.predicted.mean())  # one ceiling
-    planted = pd.DataFrame(
-        [{"planted": p, "seed": 0, "layer": k, "accuracy": 1 - abs(p - k) / 4} for p in (1, 2)
-         for k in (1, 2, 3)]
-    )  # fmt: skip
-    ranked = dataclasses.replace(changed, lost=changed.predicted * changed.ceiling)
-    most, more = forgetting_truth.beyond(ranked, page)
-    assert most == "SAM"  # which keeps least of what was planted
-    text = forgetting_truth.truth_text(ranked, planted, page)
-    assert "from R² 0.200 to 0.100" in text and "is 1.000 [1.000, 1.000]" in text
-    assert "more than SAM" in text and "peaks at that layer for 2" in text
-    assert ("not most" in text) == (more.value <= 0)
-    assert "has no truth here" in forgetting_truth.truth_text(None, planted, page)
-    plt.close(forgetting_truth.truth_figure(changed, planted))
-
-
-def test_the_grid_finds_the_layer_that_labels_were_planted_in(monkeypatch) -> None:
+def test_the_grid_finds_the_layer_that_labels_were_planted_in() -> None:
+    """Labels are the side of a plane through the median of one layer's tokens."""
     rng = torch.Generator().manual_seed(0)
     data = drawn_set("shape")
     layers = [torch.randn(len(data.labels), 16, generator=rng) for _ in range(3)]
-    monkeypatch.setattr(forgetting_truth, "global_tokens", lambda *_: layers)
     quick = Tuning(method="head", epochs=10, batch=32, rates=(1e-2,))
-    monkeypatch.setattr(forgetting_truth, "GRID", {"small": quick})
-    grid = forgetting_truth.planted_grid("small", seeds=1)
-    found = forgetting_truth.peaks(grid)
-    assert found["found"].tolist() == found["planted"].tolist() == [1, 2, 3]
-    assert (found["accuracy"] > 0.75).all()
-    labels = forgetting_truth.planted_set(data, layers[0], 1).labels
-    assert labels.mean() == 0.5
+    for planted_in, token in enumerate(layers):
+        side = token.double().numpy() @ np.random.default_rng(planted_in).normal(size=16)
+        labels = (side > np.median(side)).astype(int)
+        task = dataclasses.replace(data, classes=("below", "above"), labels=labels)
+        found = head_grid(layers, task, quick)
+        assert np.argmax(found) == planted_in and max(found) > 0.75
 
 
 def test_the_grid_of_layers_has_a_row_per_network_layer_and_run(monkeypatch) -> None:
     two = {"CLIP": "clip-mini-s", "MAE": "mae-mini-s"}
     monkeypatch.setattr(forgetting, "NETWORKS", {"small": two})
+    monkeypatch.setitem(forgetting.TASKS, "small", ("colour", "shape"))
     monkeypatch.setattr(
         forgetting, "global_tokens", lambda b, d: [torch.randn(len(d.labels), 4)] * 4
     )
@@ -321,10 +245,28 @@ def test_networks_are_tuned_side_by_side_once(monkeypatch) -> None:
     for _ in range(2):
         assert list(sweep.get_tuned(lessons | {"again": lessons["shape"]})) == [*lessons, "again"]
         assert made == list(lessons.values())
-    with pytest.raises(InputError, match="seeds=0: expected 1 or more"):
-        forgetting.fine_tuned("sim01-tiny", "small", seeds=0)
-    assert forgetting_truth.lessons("subj01") == []
-    assert forgetting_truth.lessons("sim01")[0].backbone == TEACHER
+    with pytest.raises(InputError, match="runs=0: expected 1 or more"):
+        forgetting.fine_tuned("sim01-tiny", "small", runs=0)
+
+
+def test_networks_are_mapped_by_more_seeds_before_than_after(tiny_fit, monkeypatch) -> None:
+    asked = {}
+
+    def get_fits(wanted, **common):
+        asked.update({name: {**common, **own} for name, own in wanted.items()})
+        return dict.fromkeys(wanted, tiny_fit)
+
+    monkeypatch.setattr(forgetting, "get_fits", get_fits)
+    fits = forgetting.mapped("sim01", "small", [0, 1], [0], "check")
+    assert {key: len(each) for key, each in fits.items()} == {
+        (n, task): 2 if not task else 1 for n in ("CLIP", "MAE", "DiNOv2") for task in ("", "shape")
+    }
+    assert asked["CLIP", "", 1] == {
+        "subject": "sim01", "recipe": "check", "backbone": "clip-mini", "seed": 1,
+    }  # fmt: skip
+    assert asked["MAE", "shape", 0]["tuned"]["task"] == "shape"
+    with pytest.raises(InputError, match=r"seeds=\[0\]: expected two or more"):
+        forgetting.mapped("sim01", "small", [0], [0])
 
 
 class Pool:

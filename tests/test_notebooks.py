@@ -173,7 +173,6 @@ def test_your_network_is_scored_and_stands_beside_the_default_one(data_folder, t
         tmp_path / "your_network.ipynb",
         subject="sim02-tiny",
         recipe="check",
-        beside_recipe="check",
     )
     text = markdown_of(page)
     assert "**Simulated data.**" in text and "`my-net` predicts single trials" in text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import finetune, forgetting, forgetting_truth, lessons, sweep, trainer
+from analysis import finetune, forgetting, lessons, trainer
 from analysis import jobs as jobs_module
 from analysis.backbones.tuned import tuned_names
 from analysis.extraction import _Run
@@ -112,8 +112,9 @@ def test_the_papers_study_has_every_person_and_network() -> None:
     assert len({w.backbone.partition("@")[0] for w in wanted}) == 19
     assert {w.variant for w in wanted} >= {"factortopy", "gnet", "ridge", "no-layer", "layer-24"}
     assert len(plan.of("prepare")) == 8
-    # ten runs and two other methods; of the grid's twelve layers, the last is run anyway
-    assert len(plan.of("finetune")) == 4 * 2 * 10 + 2 + 4 * 2 * 2 * 11
+    # ten runs; of the grid's twelve layers, the last is run anyway
+    assert len(plan.of("finetune")) == 4 * 2 * 10 + 4 * 2 * 2 * 11
+    assert {w.recipe for w in wanted} == {"paper"}
     for job in plan.of("finetune"):
         source = {"isic": "isic2018", "eurosat": "eurosat"}[job.about["tuned"]["task"]]
         assert {f"fetch-{source}", f"fetch-{job.about['backbone']}"} == set(job.needs) and job.gpu
@@ -130,6 +131,21 @@ def test_views_of_one_network_are_run_together(study) -> None:
     plan = draw_up(read_study(study(GOOD + grid)))
     each = [[names["backbone"] for names in job.about["wanted"]] for job in plan.of("extract")]
     assert sorted(each) == [["clip-mini"], ["sd-mini@T10", "sd-mini@T20"]]
+
+
+def test_the_book_trains_few_fits_each_by_the_whole_recipe_on_all_data() -> None:
+    study = read_study(ROOT / "workflow/studies/default.yaml")
+    asked = {**ALONE, **NEEDS}
+    wanted = {
+        w.receipt(): w
+        for page in study.pages
+        if page in asked
+        for w in asked[page](study.parameters(page, "sim01"))
+    }
+    assert len(wanted) + 1 <= 80  # and that of your network
+    for w in wanted.values():
+        assert w.recipe == "fast" and w.sessions is None and w.n_surface is None
+        assert not w.shuffle
 
 
 def test_what_pages_ask_for_is_what_they_are_given(monkeypatch) -> None:
@@ -194,12 +210,9 @@ def quick(data_folder, tmp_path, monkeypatch) -> None:
     shutil.copytree(data_folder / "simulated", tmp_path / "data/simulated")
     monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(lessons, "_labelled", lambda task, *_: drawn_set(task, 0, (40, 20, 20)))
-    monkeypatch.setitem(sweep.SIZES, "small", {"recipe": "check"})
     monkeypatch.setitem(forgetting.NETWORKS, "small", {"MAE": "mae-mini-s"})
     monkeypatch.setitem(forgetting.TUNING, "small", Tuning(epochs=1, rates=(1e-4,)))
-    monkeypatch.setitem(forgetting.OTHERS, "small", {"head": 1})
     monkeypatch.setattr(forgetting, "GRID_SEEDS", 1)
-    monkeypatch.setattr(forgetting_truth, "TUNING", Tuning(epochs=1, rates=(1e-4,)))
 
 
 def test_after_its_jobs_the_page_on_fine_tuning_trains_nothing_and_the_other_way_round(
@@ -219,20 +232,19 @@ def test_after_its_jobs_the_page_on_fine_tuning_trains_nothing_and_the_other_way
 
         with monkeypatch.context() as patch:
             patch.setattr(lessons.Lesson, "tuned", told)
-            teacher = forgetting_truth.lessons("sim01-tiny")
-            forgetting.fine_tuned("sim01-tiny", "small", 2, 0, beside=teacher)
+            forgetting.fine_tuned("sim01-tiny", "small", 2, recipe="check")
             forgetting.grids("small", "whole")
-            forgetting_truth.teachers("sim01-tiny", "small", 0)
         return names
 
-    text = "subjects: [sim01-tiny]\nsize: small\npages: {fine_tuning: {seeds: 2, grid: whole}}\n"
+    own = "{runs: 2, seeds: [0, 1], grid: whole}"
+    text = f"subjects: [sim01-tiny]\nsize: small\nrecipe: check\npages: {{fine_tuning: {own}}}\n"
     plan = draw_up(read_study(study(text)))
     jobs = [job for job in plan.jobs.values() if job.stage != "page"]
     for job in jobs:
         make(job)
     assert all(job.there() for job in jobs)
-    # two tasks, two seeds and three layers before the last; the head alone; the teacher
-    assert len(plan.of("finetune")) == len(tuned_names()) == 2 * (2 + 3) + 1 + 1
+    # two runs, and three layers before the last
+    assert len(plan.of("finetune")) == len(tuned_names()) == 2 + 3
     (last,) = plan.of("page")
     assert {job.name for job in jobs if job.stage in ("finetune", "fit")} <= set(last.needs)
 

@@ -33,8 +33,24 @@ def test_a_simulated_subject_is_named_so_and_its_parts_add_up(fit):
         int, re.search(r"(\d+) to train on, (\d+) to validate, (\d+) to test", text).groups()
     )
     assert train + validation + test == len(fit.subject.picture_ids)
-    steps, recipe = fit.record["result"]["steps"], fit.record["key"]["recipe"]
-    assert f"128 channels, and was trained for {steps} steps of {recipe['batch']} trials" in text
+    steps, key = fit.record["result"]["steps"], fit.record["key"]
+    tokens = "standardised" if key["model"]["standardise"] else "as they come"
+    assert (
+        f"Model factortopy ({key['model']['channels']} channels, tokens {tokens}), recipe check"
+        f" ({steps} steps of {key['recipe']['batch']} trials)." in text
+    )
+
+
+def test_a_recipe_is_named_as_it_was_recorded(fit):
+    from analysis.recipes import RECIPES
+    from analysis.report import recipe_name
+
+    assert recipe_name(fit) == "check" and "check" in RECIPES
+    key = fit.record["key"]
+    changed = key | {"recipe": key["recipe"] | {"batch": 3}}
+    assert recipe_name(dataclasses.replace(fit, record=fit.record | {"key": changed})) == (
+        "of its own"
+    )
 
 
 def test_the_key_finding_states_the_scores_own_numbers(fit, scores):
@@ -76,7 +92,8 @@ def test_truth_is_told_of_a_simulated_subject_only(fit, scores):
     from analysis import report
 
     pairs = report.truth_pairs(fit)
-    assert [name for name, *_ in pairs] == ["layer", "scale", "x in V1–V3", "y in V1–V3"]
+    names = ["layer", "scale", "x in V1–V3", "y in V1–V3", "field size in V1–V3"]
+    assert [name for name, *_ in pairs] == names
     assert "| layer |" in report.truth_text(fit, pairs, scores)
     person = dataclasses.replace(
         fit, subject=dataclasses.replace(fit.subject, name="subj01", source="NSD")

@@ -4,17 +4,24 @@ from analysis import sweep
 from analysis.backbones.cards import CARDS
 from analysis.files import InputError
 from analysis.study import get_fit
-from analysis.sweep import BASE, DIFFUSION, FAMILIES, SIZES, get_fits, sized
+from analysis.sweep import BASE, DIFFUSION, FAMILIES, SIZES, different, get_fits, sized
 
 
 def test_networks_of_each_size_are_known() -> None:
     for size in SIZES:
-        assert sized(size) is SIZES[size]
+        assert sized(size) == {"recipe": "fast"} and sized(size, "check") == {"recipe": "check"}
         assert FAMILIES[size].keys() == BASE[size].keys() and DIFFUSION[size] in CARDS
         for family, names in FAMILIES[size].items():
             assert BASE[size][family] in names and set(names) <= CARDS.keys()
     with pytest.raises(InputError, match="size 'big': expected one of small, paper"):
         sized("big")
+
+
+def test_seeds_are_different_whole_numbers() -> None:
+    assert different((2, 0)) == [2, 0]
+    for seeds, least in (([], 1), ([0], 2), ([1, 1], 1), ([0, "1"], 2), ([0, 1.0], 2), ([True], 1)):
+        with pytest.raises(InputError, match=r"seeds=\[.*(one|two) or more different whole num"):
+            different(seeds, least)
 
 
 def test_fits_made_side_by_side_are_those_made_one_by_one(data_folder, monkeypatch) -> None:
