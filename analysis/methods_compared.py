@@ -200,6 +200,40 @@ def costs_table(fits: Compared, papers: bool = True) -> pd.DataFrame:
     return table
 
 
+# how soon each recipe finds what is true
+
+
+def convergence_runs() -> dict[str, dict[str, Any]]:
+    """What `python -m benchmarks.convergence` kept of each simulated person, by name."""
+    files = (Path(__file__).parents[1] / "benchmarks").glob("convergence-*.json")
+    return {run["subject"]: run for run in (json.loads(f.read_text()) for f in sorted(files))}
+
+
+def convergence_table(run: Mapping[str, Any]) -> pd.DataFrame:
+    """A row per recipe at the end of its steps: minutes of training, score, and rank correlations
+    with the truth.
+    """
+    last = pd.DataFrame(run["rows"]).groupby("recipe", sort=False).tail(1)
+    minutes = (last.pop("seconds") / 60).round(1)
+    last.insert(2, "minutes", minutes)
+    return last.rename(columns={"x": "x in V1–V3", "y": "y in V1–V3"}).reset_index(drop=True)
+
+
+def convergence_text(run: Mapping[str, Any]) -> str:
+    """Of whom, of which code and on what machine a run is, and how much sooner `fast` is."""
+    rows = pd.DataFrame(run["rows"])
+    steps = rows.loc[rows["recipe"] == "paper", "step"].max()
+    sooner = ", ".join(
+        f"{name} never" if not np.isfinite(ratio) else f"{name} {ratio:.0f} times sooner"
+        for name, ratio in ((n, np.nan if r is None else r) for n, r in run["sooner"].items())
+    )
+    return (
+        f"`{run['subject']}`, {run['vertices']:,} vertices, `{run['backbone']}`; commit"
+        f" {run['commit']}, {run['machine']}. What recipe `paper` has after {steps:,} steps, `fast`"
+        f" has: {sooner}."
+    )
+
+
 # decay of Eq. 3's term
 
 
