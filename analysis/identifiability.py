@@ -30,7 +30,6 @@ SEEDS = 2  # of rows other than the default
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "no penalty on scale": {"scale_penalty": 0.0},
-    "border padding": {"padding": "border"},
     "tokens as they come": {"standardise": False},
     "read-out starts at randn": {"readout_start": "randn"},
 }

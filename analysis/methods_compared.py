@@ -50,7 +50,7 @@ class Compared:
     """The fits of this page, of one subject and split."""
 
     methods: dict[str, Fit | RidgeFit]  # by variant, ridge last
-    singles: list[Fit]  # a model of each layer alone
+    singles: list[Fit]  # a model of each layer alone; none unless asked for
     decays: dict[str, dict[int, Fit]]  # by network of Table 15 and its steps
     seeds: dict[int, Fit]  # FactorTopy again
 
@@ -65,8 +65,16 @@ class Compared:
         return self.ours.subject.simulated and self.ours.record["backbone"] == TEACHER
 
 
-def compared(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast") -> Compared:
+def compared(
+    subject: str,
+    size: str,
+    seeds: Sequence[int],
+    recipe: str = "fast",
+    single_layers: bool = False,
+) -> Compared:
     """All fits, made if they are not there; all but FactorTopy's own with the first seed.
+
+    `single_layers`: also a model of each layer alone (Fig. 26).
 
     Raises:
         InputError: for an unknown name, or fewer than 2 seeds.
@@ -74,7 +82,7 @@ def compared(subject: str, size: str, seeds: Sequence[int], recipe: str = "fast"
     options, seeds = sized(size, recipe), different(seeds, 2)
     common = {"subject": subject, "backbone": NETWORK[size], "seed": seeds[0], **options}
     _, usual = Wanted(**common).configured()
-    layers = range(1, 1 + card_of(NETWORK[size]).layers)
+    layers = range(1, 1 + card_of(NETWORK[size]).layers) if single_layers else ()
     wanted = {("method", name): {"variant": name} for name in (*METHODS[size], "ridge")}
     wanted |= {("layer", layer): {"variant": f"layer-{layer}"} for layer in layers}
     for name, each in DECAYS[size].items():
@@ -324,10 +332,10 @@ def truth_table(fits: Compared) -> pd.DataFrame:
             found = pd.DataFrame([_recovered(one) for one in each]).mean()
             rows.append({"Method": NAMES.get(name, name), "Seeds": len(each), **found})
     true = truth_pairs(fits.ours)[0][1]
-    found = {
-        "best layer alone": np.stack([f.scores("validation").r2 for f in fits.singles]),
-        "ridge, best layer": fits.methods["ridge"].validation_r2,
-    }
+    found = {"ridge, best layer": fits.methods["ridge"].validation_r2}
+    if fits.singles:
+        alone = np.stack([f.scores("validation").r2 for f in fits.singles])
+        found["best layer alone"] = alone
     for name, scores in found.items():  # chosen on validation pictures, as ridge does
         layer = np.nan_to_num(scores, nan=-np.inf).argmax(0).astype(float)
         rows.append({"Method": name, "Seeds": 1, "layer": metrics.rank_correlation(true, layer)})

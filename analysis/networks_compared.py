@@ -203,27 +203,13 @@ def seeds_of(judged: Judged, run: Run) -> Run:
     return replace(run, seeds=run.seeds[: judged.seeds])
 
 
-def judged_scores(
-    vits: Readings, steps: Readings, subject: str = "", run: Run | None = None
-) -> dict[str, Judged]:
-    """Rows 1 to 3, of ViTs and time steps; recorded for the scoreboard if a subject is named.
-
-    `run`: with the seeds of the ViTs; where the time steps have fewer, only so many are judged.
-    """
-    one = {"early-and-late": evidence.early_and_late}
-    rows = {
-        "diffusion-uniform": evidence.diffusion_uniform,
-        "diffusion-steps": evidence.diffusion_steps,
-    }
-    return _judged(one, per_seed(vits), subject, run) | _judged(
-        rows, per_seed(vits, steps), subject, run
-    )
+def judged_scores(vits: Readings, subject: str = "", run: Run | None = None) -> dict[str, Judged]:
+    """Row 1, of ViTs; recorded for the scoreboard if a subject is named."""
+    return _judged({"early-and-late": evidence.early_and_late}, per_seed(vits), subject, run)
 
 
-def judged_layers(
-    vits: Readings, axes: Readings, subject: str = "", run: Run | None = None
-) -> dict[str, Judged]:
-    """Rows 4 to 9, of ViTs and of Stable Diffusion's axes; recorded likewise."""
+def judged_layers(vits: Readings, subject: str = "", run: Run | None = None) -> dict[str, Judged]:
+    """Rows 4 to 8, of ViTs; recorded likewise."""
     rows = {
         "clip-best": evidence.clip_best,
         "last-layer-middle": evidence.last_layer_middle,
@@ -231,9 +217,24 @@ def judged_layers(
         "moco-ventral": evidence.moco_ventral,
         "early-layers": evidence.early_layers,
     }
-    last = {"diffusion-axes": evidence.diffusion_axes}
-    return _judged(rows, per_seed(vits), subject, run) | _judged(
-        last, per_seed(vits, axes), subject, run
+    return _judged(rows, per_seed(vits), subject, run)
+
+
+def judged_diffusion(
+    vits: Readings,
+    steps: Readings,
+    axes: Readings,
+    subject: str = "",
+    run: Run | None = None,
+) -> dict[str, Judged]:
+    """Rows 2, 3 and 9, of Stable Diffusion's time steps and axes and of ViTs; recorded likewise."""
+    by_step = {
+        "diffusion-uniform": evidence.diffusion_uniform,
+        "diffusion-steps": evidence.diffusion_steps,
+    }
+    by_axis = {"diffusion-axes": evidence.diffusion_axes}
+    return _judged(by_step, per_seed(vits, steps), subject, run) | _judged(
+        by_axis, per_seed(vits, axes), subject, run
     )
 
 

@@ -141,26 +141,22 @@ def people_table(each: Mapping[str, Reading]) -> Styler:
     return plain_table(table)
 
 
-def score_finding(each: Readings, steps: Readings) -> str:
-    """Which network and which time step predict best, early and late, in a box."""
+def score_finding(each: Readings) -> str:
+    """Which network predicts best, early and late, in a box."""
     lines = []
     for where, rois in (("V1 to V3", EARLY), ("areas beyond V4", LATE)):
-        nets, times = (
-            {name: over(runs, _mean(rois), PICTURES) for name, runs in some.items()}
-            for some in (each, steps)
-        )
+        nets = {name: over(runs, _mean(rois), PICTURES) for name, runs in each.items()}
         best, second = sorted(nets, key=lambda name: -nets[name].value)[:2]
-        step = max(times, key=lambda name: times[name].value)
         lines.append(
             f"- In {where} `{each[best][0].backbone}` has the highest R², {nets[best]}; next is"
-            f" `{each[second][0].backbone}`, {nets[second]}. Of the time steps"
-            f" {step.removeprefix('SD ')} has, {times[step]}."
+            f" `{each[second][0].backbone}`, {nets[second]}."
         )
-    runs, some = next(iter(each.values())), next(iter(steps.values()))
+    runs = next(iter(each.values()))
     return (
         ":::{admonition} Key finding of the comparison\n:class: tip\nOf "
-        f"{len(each)} networks on `{runs[0].subject.name}` ({_seeds(runs)}), and of time steps of"
-        f" Stable Diffusion ({_seeds(some)}):\n\n" + "\n".join(lines) + "\n:::"
+        f"{len(each)} networks on `{runs[0].subject.name}` ({_seeds(runs)}):\n\n"
+        + "\n".join(lines)
+        + "\n:::"
     )
 
 

@@ -38,7 +38,6 @@ def _scores(p: Mapping[str, Any]) -> list[Wanted]:
     first = Wanted(p["subject"], p["backbone"], recipe=recipe, seed=seeds[0])
     return [first] + asked(
         lambda: networks_compared.networks(*who, seeds, recipe),
-        lambda: networks_compared.time_steps(*who, p["diffusion_seeds"], recipe),
         lambda: networks_compared.by_person(*who, seeds, p["others"], recipe),
     )
 
@@ -47,8 +46,16 @@ def _alignment(p: Mapping[str, Any]) -> list[Wanted]:
     who, seeds, recipe = (p["subject"], p["size"]), p["seeds"], p["recipe"]
     return asked(
         lambda: networks_compared.networks(*who, seeds, recipe),
-        lambda: networks_compared.axes(*who, p["diffusion_seeds"], recipe),
         lambda: networks_compared.by_person(*who, seeds, p["others"], recipe),
+    )
+
+
+def _diffusion(p: Mapping[str, Any]) -> list[Wanted]:
+    who = p["subject"], p["size"], p["seeds"], p["recipe"]
+    return asked(
+        lambda: networks_compared.networks(*who),
+        lambda: networks_compared.time_steps(*who),
+        lambda: networks_compared.axes(*who),
     )
 
 
@@ -75,6 +82,7 @@ NEEDS: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
     "alignment": _alignment,
     "brain_score": _scores,
     "channels": _channels,
+    "diffusion": _diffusion,
     "fine_tuning": _forgetting,
     "identifiability": lambda p: asked(
         lambda: identifiability.sweep(
@@ -85,7 +93,9 @@ NEEDS: dict[str, Callable[[Mapping[str, Any]], list[Wanted]]] = {
         lambda: by_trials.limited(p["subject"], p["size"], p["seeds"], p["recipe"])
     ),
     "methods": lambda p: asked(
-        lambda: methods_compared.compared(p["subject"], p["size"], p["seeds"], p["recipe"])
+        lambda: methods_compared.compared(
+            p["subject"], p["size"], p["seeds"], p["recipe"], p["single_layers"]
+        )
     ),
     "model_size": _sizes,
 }

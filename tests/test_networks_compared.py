@@ -218,11 +218,10 @@ def test_scores_by_area_are_means_over_seeds_and_vertices(networks, steps) -> No
     r2 = [reading.scores.r2[reading.subject.rois[roi]].mean() for roi in ("V1", "V2", "V3")]
     assert early.loc[40, "R²"] == pytest.approx(np.mean(r2))
     assert early.loc[0, "paper"] == pytest.approx((0.135 + 0.112 + 0.088) / 3)
-    text = shown.score_finding(networks, steps)
+    text = shown.score_finding(networks)
     best = max(networks, key=lambda name: np.mean([r.scores.r2.mean() for r in networks[name]]))
     assert f"In V1 to V3 `{networks[best][0].backbone}` has the highest R²" in text
-    assert text.count("Of the time steps T40 has") == 2
-    assert "(mean of 3 seeds)" in text and "(one seed)" in text
+    assert "(mean of 3 seeds)" in text
 
 
 def test_people_stand_beside_their_ceilings_and_the_papers(one_each) -> None:
@@ -346,16 +345,16 @@ def test_scores_over_time_are_drawn_beside_the_papers(steps) -> None:
 
 
 def test_rows_are_judged_over_seeds_and_recorded(networks, axes, steps, data_folder) -> None:
-    layers = compared.judged_layers(networks, axes, "sim01-tiny", RUN)
+    layers = compared.judged_layers(networks, "sim01-tiny", RUN)
     assert [*layers] == [
         "clip-best", "last-layer-middle", "last-layer-unused", "moco-ventral", "early-layers",
-        "diffusion-axes",
     ]  # fmt: skip
     assert layers["clip-best"].verdict == "holds" and layers["clip-best"].seeds == 3
-    assert layers["diffusion-axes"].part(FINDINGS["diffusion-axes"].parts[3]) == "holds"
-    scores = compared.judged_scores(networks, steps, "sim01-tiny", RUN)
-    assert [*scores] == ["early-and-late", "diffusion-uniform", "diffusion-steps"]
-    assert [judged.seeds for judged in scores.values()] == [3, 1, 1]
+    diffusion = compared.judged_diffusion(networks, steps, axes, "sim01-tiny", RUN)
+    assert [*diffusion] == ["diffusion-uniform", "diffusion-steps", "diffusion-axes"]
+    assert diffusion["diffusion-axes"].part(FINDINGS["diffusion-axes"].parts[3]) == "holds"
+    scores = compared.judged_scores(networks, "sim01-tiny", RUN) | diffusion
+    assert [judged.seeds for judged in scores.values()] == [3, 1, 1, 1]
     assert scores["diffusion-steps"].verdict == "not judged"
     people = {"sim01": networks["CLIP"], "sim02": networks["MAE"]}
     several = compared.judged_people(people, "sim01-tiny", RUN)
@@ -369,7 +368,7 @@ def test_rows_are_judged_over_seeds_and_recorded(networks, axes, steps, data_fol
     assert "Here: **holds**" in text and "truth not known" in text
     assert text.count("\n| *over ") == 5 and ", 3 seeds |" in text
     text = shown.verdicts_text(scores, "sim01-tiny", RUN)
-    assert text.count("Here: **not judged** (1 seed; a verdict is over 3)") == 2
+    assert text.count("Here: **not judged** (1 seed; a verdict is over 3)") == 3
     assert shown.verdicts_text({}, "", None, "no other") == "no other"
 
 
