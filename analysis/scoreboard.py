@@ -31,6 +31,10 @@ PAGES = {
     "Channels": "channels",
     "Consistency": "alignment",
     "limited-data": "limited_data",
+    # of a page that is only run by papermill: none to link to
+    "diffusion-uniform": "",
+    "diffusion-steps": "",
+    "diffusion-axes": "",
 }
 WHOSE = {
     "sim": "a simulated person who saw simulated scenes",
@@ -91,7 +95,7 @@ def parts_table(board: pd.DataFrame) -> pd.DataFrame:
 def shown(board: pd.DataFrame) -> Board:
     """A row per finding: the claim, our verdict with its numbers, and what the paper prints.
 
-    Each claim links to its page, which lies beside the scoreboard's.
+    Each claim links to its page, which lies beside the scoreboard's, where the book has one.
     """
     rows = []
     for about, some in board.groupby("About", sort=False):
@@ -99,8 +103,10 @@ def shown(board: pd.DataFrame) -> Board:
         for row in some.to_dict("records"):
             page = PAGES.get(row["Finding"], PAGES[about])
             here = _here(row["Judged"], row["Against truth"], row["Run"])
+            claim = escape(row["Claim"])
+            linked = f'<a href="{page}.html">{claim}</a>' if page else claim
             rows.append(
-                f'<tr><td><a href="{page}.html">{escape(row["Claim"])}</a>'
+                f"<tr><td>{linked}"
                 f"<br><small>{escape(row['Source'])}</small></td>"
                 f"<td data-label='Here: '>{here}</td>"
                 f"<td data-label='The paper prints: '>"
