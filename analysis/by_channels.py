@@ -17,7 +17,7 @@ from pandas.io.formats.style import Styler
 
 from analysis import evidence
 from analysis.alignment import LATE, patches_of, roi_sums
-from analysis.channels import agreement, channel_clusters, same_colours
+from analysis.channels import agreement, channel_clusters, kernel_factor, same_colours
 from analysis.files import InputError
 from analysis.findings import Run
 from analysis.fit import Fit

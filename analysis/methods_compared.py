@@ -6,8 +6,11 @@
 All fits are of one subject and split, so any two are compared on the same trials.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd

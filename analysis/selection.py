@@ -13,7 +13,6 @@ products, [N, B T L], once more: they are kept where it will come. Its speed:
 `python -m benchmarks.selection`.
 """
 
-from functools import cache
 from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
@@ -66,7 +65,6 @@ def _tokens_of_cells(height: int, width: int, maps: int) -> Int[Tensor, "cell ta
     return torch.nn.functional.pad(each, (0, 1), value=maps * tokens)
 
 
-@cache
 def _gaussian(height: int, width: int) -> Float[Tensor, "token token"]:
     """What each token of the blurred map is of the map's: a Gaussian, of sum 1 within the map."""
     axes = []

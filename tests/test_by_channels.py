@@ -14,7 +14,7 @@ from analysis import by_channels, category, channel_figures, evidence, tops_comp
 from analysis.channels import channel_clusters
 from analysis.files import InputError
 from analysis.findings import FINDINGS, Run, recorded
-from analysis.readings import truth_of
+from analysis.readings import channel_spread, truth_of
 from analysis.sweep import get_fits
 from analysis.top_channels import alike, top_channels
 
@@ -47,7 +47,7 @@ def test_of_one_seed_no_agreement_is_known(fits, readings):
 
 def test_channels_vary_together_as_their_tokens_do(fits):
     fit = fits["CLIP"][0]
-    found = by_channels.channel_spread(fit, 6)
+    found = channel_spread(fit, 6)
     local, global_ = fit.model.squeezed(*fit.tokens[fit.split.train[:6]])
     layer = fit.model.selectors().layer.mean(0).double()
     near, far = [], []
@@ -272,7 +272,7 @@ def test_row_15_is_recorded_and_told(fits, regions):
 def test_top_channels_of_what_is_read_are_the_regions(fits, regions):
     fit = fits["CLIP"][0]
     local = tops_compared._pooled(fit.tokens, fit.split.test)
-    spread = by_channels.channel_spread(fit)
+    spread = channel_spread(fit)
     expected = top_channels(fit.model, fit.rois["V1"], spread).maps(local)
     np.testing.assert_array_equal(regions["V1"].plain["CLIP"], expected)
 
