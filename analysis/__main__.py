@@ -67,14 +67,16 @@ def simulate(subjects: tuple[str, ...], stimuli: Path | None, noise: str) -> Non
     appended, of another size; then with -nsd, with NSD's noise; then with -raw, of a teacher whose
     tokens are not standardised. Who sees the photographs of a folder is called sim01@FOLDER.
     """
-    from analysis.cores import machine_cores, pool  # slow imports only where needed
+    from joblib import Parallel, delayed  # slow imports only where needed
+
+    from analysis.cores import machine_cores
     from analysis.simulate import PEOPLE, name_on
     from analysis.simulate import simulate as write
 
     names = [name_on(subject, stimuli, noise == "nsd") for subject in subjects or PEOPLE]
-    with pool(machine_cores(), "analysis.simulate") as processes:
-        written = [processes.submit(write, str(name), stimuli) for name in names]
-    for name, made in zip(names, (future.result() for future in written), strict=True):
+    at_once = Parallel(min(machine_cores(), len(names)))
+    written = at_once(delayed(write)(str(name), stimuli) for name in names)
+    for name, made in zip(names, written, strict=True):
         click.echo(f"{name}: {'written to' if made else 'already in'} {name.tree.root}")
 
 

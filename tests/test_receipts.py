@@ -65,8 +65,11 @@ def test_another_code_or_name_has_another_receipt(made, monkeypatch) -> None:
 def test_all_names_of_one_fit_have_one_receipt() -> None:
     wanted = Wanted("sim01", "clip-mini", recipe="check")
     assert wanted.receipt() == Wanted("sim01", "clip-mini", "check", changes={}).receipt()
-    text = Wanted("sim01", "clip-mini", "check", changes={"blur": "2"})
-    assert text.receipt() == Wanted("sim01", "clip-mini", "check", changes={"blur": 2.0}).receipt()
+    text = Wanted("sim01", "clip-mini", "check", changes={"readout_rate": "2"})
+    assert (
+        text.receipt()
+        == Wanted("sim01", "clip-mini", "check", changes={"readout_rate": 2.0}).receipt()
+    )
     ridge = [Wanted("sim01", "clip-mini", variant="ridge", seed=seed) for seed in (0, 1)]
     assert ridge[0].receipt() == ridge[1].receipt()  # it has no seed
     others = [
