@@ -192,3 +192,23 @@ def test_another_networks_truth_is_not_claimed(fits: Compared) -> None:
     table = methods_compared.truth_table(other)
     assert isinstance(table, pd.DataFrame) and table.empty
     assert "`mae-mini` is not known" in methods_report.truth_text(other, table)
+
+
+def test_a_run_of_the_benchmark_is_shown_by_its_last_step_and_in_words() -> None:
+    ends = {"fast": (600, 30.0, 0.5), "paper": (1000, 600.0, 0.45)}
+    rows = [
+        {"recipe": name, "step": at, "seconds": s * at / step, "validation R²": r2 * at / step}
+        | {"depth": 0.9, "scale": 0.8, "x": 0.7, "y": 0.6}
+        for name, (step, s, r2) in ends.items()
+        for at in (step // 2, step)
+    ]
+    run = {"subject": "sim01", "vertices": 2371, "backbone": NETWORK, "commit": "abc1234"}
+    run |= {"machine": "one core", "rows": rows, "sooner": {"validation R²": 20.0, "x": None}}
+    table = methods_compared.convergence_table(run).set_index("recipe")
+    assert table["step"].to_dict() == {"fast": 600, "paper": 1000}
+    assert table.loc["paper", "minutes"] == 10.0 and table.loc["fast", "validation R²"] == 0.5
+    assert table.loc["fast", "x in V1–V3"] == 0.7
+    text = methods_compared.convergence_text(run)
+    assert "after 1,000 steps" in text and "validation R² 20 times sooner, x never" in text
+    for name, kept in methods_compared.convergence_runs().items():
+        assert kept["subject"] == name and set(kept["sooner"]) <= set(kept["rows"][0])
