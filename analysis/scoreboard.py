@@ -163,8 +163,8 @@ def held(board: pd.DataFrame) -> str:
     truth = ""
     if found + missed + claimed + left:
         truth = (
-            f"Of the {found + missed} claims known to be true of the simulated person, {found} were"
-            f" found; of the {claimed + left} known to be false, {claimed} were claimed. "
+            f"Found: {found} of the {found + missed} claims known to be true of the simulated"
+            f" person; claimed: {claimed} of the {claimed + left} known to be false. "
         )
     return (
         f"{truth}{judged} rows were judged over at least {SEEDS} seeds{fewer}, the others not run."

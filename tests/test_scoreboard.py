@@ -68,7 +68,7 @@ def test_the_summary_counts_verdicts_and_says_whose_data_they_are(results) -> No
     text = summary("sim01-tiny", scoreboard("sim01-tiny", RUN), RUN)
     assert "Hold: 1; do not hold: 0; cannot be told: 0; not judged: 1; not run: 16." in text
     assert "**Simulated data.**" in text and f"({RUN})" in text
-    assert "true of the simulated person, 1 were found; of the 0 known to be false, 0" in text
+    assert "Found: 1 of the" in text and "claimed: 0 of the 0 known to be false" in text
     assert "1 rows were judged over at least 3 seeds, 1 measured over fewer" in text
     assert "Simulated" not in summary("subj01", scoreboard("subj01"), None)
 
@@ -84,8 +84,8 @@ def test_what_truth_says_is_counted() -> None:
     told = ["found", "missed", "found", "truth not known", "claimed, and is not there"]
     board = pd.DataFrame({"Against truth": told, "Verdict": ["holds"] * 4 + ["not run"]})
     said = held(board)
-    assert "Of the 3 claims known to be true of the simulated person, 2 were found" in said
-    assert "of the 1 known to be false, 1 were claimed. 4 rows were judged" in said
+    assert "Found: 2 of the 3 claims known to be true of the simulated person" in said
+    assert "claimed: 1 of the 1 known to be false. 4 rows were judged" in said
     assert held(board[3:4]).startswith("1 rows were judged over at least 3 seeds, the others")
 
 
