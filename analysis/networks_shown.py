@@ -20,7 +20,7 @@ from analysis.comparison import Paired
 from analysis.files import InputError
 from analysis.findings import Run, recorded
 from analysis.networks_compared import Readings, seeds_of, truth_known
-from analysis.published import COLUMNS, SUBJECTS, TABLE_13
+from analysis.published import COLUMNS, TABLE_13
 from analysis.readings import (
     EARLY,
     LATE,
@@ -117,9 +117,7 @@ def _differences(table: pd.DataFrame, one: str, other: str) -> Styler:
 
 
 def people_table(each: Mapping[str, Reading]) -> Styler:
-    """A row per ROI: R² of each person beside its ceiling, the mean with Student's interval, and
-    the paper's people.
-    """
+    """A row per ROI: R² of each person beside its ceiling, and the mean with Student's interval."""
     runs = metrics.runs_table([(r.scores, r.subject.rois) for r in each.values()], AREA_NAMES)
     table = pd.DataFrame({"ROI": runs["ROI"]})
     for name, reading in each.items():
@@ -135,9 +133,6 @@ def people_table(each: Mapping[str, Reading]) -> Styler:
         ]
     parts = runs[["R²", "runs low", "runs high"]].itertuples(index=False)
     table["mean of people"] = [ranged(*row, digits=3, between=BREAK) for row in parts]
-    for row in SUBJECTS:
-        there = runs["ROI"].map(TABLE_13.loc[row])
-        table[f"paper, {row.removeprefix('CLIP (subject ').rstrip(')')}"] = there
     return plain_table(table)
 
 
