@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 import scipy.stats
 from jaxtyping import Float
 
@@ -402,21 +401,6 @@ def limited_data(small: Reading, whole: Reading, again: Reading) -> dict[str, Me
         "map": Measured.of(map_correlation(small, again), over),
         "score": Measured.of(share, n_pictures([small, whole])),
     } | predicts([small, whole, again])
-
-
-def limited_table(by_trials: Mapping[int, Reading], whole: Reading, again: Reading) -> pd.DataFrame:
-    """A row per number of training samples, rising: R², its share of all data's, the map's rank
-    correlation with that of all data by another seed (`again`), each with its interval.
-    """
-    rows = []
-    for trials, reading in sorted(by_trials.items()):
-        found, score = limited_data(reading, whole, again), roi_scores(reading)["all"]
-        parts = {"R²": Measured.of(score, PICTURES), "share": found["score"], "map": found["map"]}
-        row: dict[str, float] = {"samples": trials}
-        for name, m in parts.items():
-            row |= {name: m.value, f"{name} low": m.low, f"{name} high": m.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def _seeds(readings: Any) -> int:

@@ -168,19 +168,6 @@ def covered(maps: Maps) -> Float[np.ndarray, " picture"]:
     return np.square(energy.sum(1)) / (energy.shape[1] * np.square(energy).sum(1))
 
 
-def off_centre(maps: Maps) -> Float[np.ndarray, " picture"]:
-    """Mean distance from the picture's centre, places weighed by e, over that of all alike.
-
-    Below 1 where the maps are central, above where they are at the edges.
-    """
-    energy = np.square(maps).sum(1)
-    height, width = energy.shape[1:]
-    x = (np.arange(width) + 0.5) / width * 2 - 1
-    y = (np.arange(height) + 0.5) / height * 2 - 1
-    away = np.hypot(y[:, None], x)
-    return (energy * away).sum((1, 2)) / energy.sum((1, 2)) / away.mean()
-
-
 def alike(one: Maps, other: Maps) -> float:
     """Correlation of two sets of maps over colours, pictures and places."""
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])

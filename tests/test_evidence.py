@@ -229,10 +229,6 @@ def test_seeds_agree_and_little_data_is_enough_only_where_maps_are_alike(person)
     worse = dataclasses.replace(alike[0], scores=scores(person, 0.2))
     assert verdict("limited-data", evidence.limited_data(worse, *alike[1:])) == "does not hold"
     assert verdict("limited-data", evidence.limited_data(*alike[:2], other)) == "does not hold"
-    table = evidence.limited_table({3000: alike[0], 300: other}, *alike[1:])
-    assert table["samples"].tolist() == [300, 3000]
-    assert table["map"].tolist() == pytest.approx([map_correlation(r, alike[2])[0]
-                                                   for r in (other, alike[0])])  # fmt: skip
 
 
 def test_subjects_differ_where_they_do_and_rarely_by_chance_alone(person) -> None:

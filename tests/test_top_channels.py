@@ -13,7 +13,6 @@ from analysis.top_channels import (
     covered,
     directions,
     in_same_colours,
-    off_centre,
     rgb,
     top_channels,
 )
@@ -136,10 +135,6 @@ def test_descriptions_of_known_maps():
     one[:, 0, 1, 1] = one[:, 0, 2, 2] = 3.0
     np.testing.assert_allclose(covered(everywhere), 1)
     np.testing.assert_allclose(covered(one), 2 / 16)
-    np.testing.assert_allclose(off_centre(everywhere), 1)
-    edge = np.array([-0.75, -0.25, 0.25, 0.75])
-    mean = np.hypot(*np.meshgrid(edge, edge)).mean()
-    np.testing.assert_allclose(off_centre(one), np.hypot(0.25, 0.25) / mean)
     assert alike(one, -one) == pytest.approx(-1)
 
 
