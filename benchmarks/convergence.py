@@ -4,8 +4,9 @@
     python -m benchmarks.convergence --subject sim01 --steps 2000    # a quick look
 
 `paper` and `released` train the paper's model, `fast` the default one, and that with tokens as they
-come, each as `python -m analysis fit` does. They run in processes of one core, two at a time. The
-clock stands still while the validation score and the rank correlations with the truth are taken.
+come, each as `python -m analysis fit` does. They run in processes of one core, two at a time.
+Seconds are the processor's, so that other work doesn't count; the clock stands still while the
+validation score and the rank correlations with the truth are taken.
 """
 
 import argparse
@@ -58,10 +59,10 @@ class Recovery(Callback):
         self.seconds, self.started = 0.0, 0.0
 
     def on_train_epoch_start(self, *_: object) -> None:
-        self.started = time.monotonic()
+        self.started = time.process_time()
 
     def on_validation_start(self, *_: object) -> None:
-        self.seconds += time.monotonic() - self.started
+        self.seconds += time.process_time() - self.started
 
     def on_validation_end(
         self, trainer: lightning.Trainer, encoder: lightning.LightningModule
@@ -79,7 +80,7 @@ class Recovery(Callback):
         for name, (true, found) in pairs.items():
             row[name] = metrics.rank_correlation(true, found) if np.ptp(found) else 0.0
         self.rows.append(row)
-        self.started = time.monotonic()
+        self.started = time.process_time()
 
 
 def run(name: str, subject: str, backbone: str, steps: int, seed: int) -> list[dict[str, float]]:
