@@ -47,6 +47,7 @@ CODE = (
     "explained.py",
     "forward.py",
     "model.py",
+    "optimiser.py",
     "rivals.py",
     "selection.py",
     "selectors.py",

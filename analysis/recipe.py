@@ -9,6 +9,7 @@ from analysis.files import InputError
 class Recipe:
     """How a model is trained; the defaults are the paper's (E.3)."""
 
+    optimiser: str = "adamw"  # or muon: of the bottleneck's and selectors' matrices
     learning_rate: float = 1e-3
     readout_rate: float = 1.0  # times the learning rate: that of the read-out's weights and biases
     schedule: str = "constant"  # of the rate; or one-cycle: it rises, then falls to 0 on a cosine
@@ -47,6 +48,7 @@ class Recipe:
         if not 0 < self.warm_up < 1:
             raise InputError(f"recipe: warm_up={self.warm_up}; expected a share between 0 and 1.")
         choices = {
+            "optimiser": ("adamw", "muon"),
             "schedule": ("constant", "one-cycle"),
             "soup": ("validation", "test"),
             "precision": ("float32", "bfloat16"),

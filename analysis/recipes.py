@@ -14,20 +14,22 @@ from analysis.model import ModelConfig
 from analysis.recipe import Recipe
 
 # fast: what a few hundred steps take to find what the paper's recipe finds in many thousand: a
-# one-cycle rate, and a read-out at its own pace; chosen on sim01 (benchmarks/README.md).
+# one-cycle rate, matrices moved in all their directions at one pace, and a read-out at its own;
+# chosen on sim01 (benchmarks/README.md).
 # paper: E.3 to the letter. released: with the penalty on scale that the released code has.
 # check: a few steps, to see that all works before a long run.
 RECIPES = {
     "fast": Recipe(
-        learning_rate=1e-2,
-        readout_rate=20.0,
+        optimiser="muon",
+        learning_rate=2e-2,
+        readout_rate=10.0,
         schedule="one-cycle",
         batch=16,
-        steps_per_epoch=100,
-        max_steps=600,
-        decay_steps=200,
+        steps_per_epoch=50,
+        max_steps=300,
+        decay_steps=100,
         scale_penalty=0.1,
-        scale_decay_steps=200,
+        scale_decay_steps=100,
         checkpoints=3,
     ),
     "paper": Recipe(),

@@ -25,6 +25,7 @@ from analysis.files import InputError
 from analysis.forward import halved, validation_score
 from analysis.memory import keep_freed
 from analysis.model import FactorTopy, Selectors, entropy, scale_penalty
+from analysis.optimiser import MuonAndAdamW, matrices_of
 from analysis.recipe import Recipe
 from analysis.rivals import Rival
 from analysis.soup import greedy_soup
@@ -134,21 +135,28 @@ class Encoder(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         recipe = self.recipe
         readout = [self.model.weight, self.model.bias]
-        rest = [p for p in self.model.parameters() if all(p is not one for one in readout)]
+        matrices = matrices_of(self.model) if recipe.optimiser == "muon" else []
+        apart = {id(p) for p in readout + matrices}
+        rest = [p for p in self.model.parameters() if id(p) not in apart]
         rates = [recipe.learning_rate, recipe.learning_rate * recipe.readout_rate]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": some, "lr": rate}
-                for some, rate in zip((rest, readout), rates, strict=True)
-            ],
-            betas=recipe.betas,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+        groups = [
+            {"params": some, "lr": rate}
+            for some, rate in zip((rest, readout), rates, strict=True)
+            if some
+        ]
+        settings = {"betas": recipe.betas, "weight_decay": recipe.weight_decay}
+        if matrices:
+            optimizer = MuonAndAdamW(matrices, groups, recipe.learning_rate, **settings)
+        else:
+            optimizer = torch.optim.AdamW(groups, fused=True, **settings)
         if recipe.schedule == "constant":
             return optimizer
         cycle = OneCycleLR(
-            optimizer, rates, recipe.max_steps, pct_start=recipe.warm_up, cycle_momentum=False
+            optimizer,
+            [group["lr"] for group in optimizer.param_groups],
+            recipe.max_steps,
+            pct_start=recipe.warm_up,
+            cycle_momentum=False,
         )
         return [optimizer], [cycle]
 

@@ -1,5 +1,6 @@
 """Training: its steps and batches, what it refuses, and that an interruption changes no bit."""
 
+import copy
 import dataclasses
 import math
 import os
@@ -191,6 +192,46 @@ def test_training_is_a_plain_loop_of_eq_3_and_adamw(tmp_path: Path, schedule: st
             best, kept = score, {k: v.clone() for k, v in plain.state_dict().items()}
     for key, value in ours.state_dict().items():
         torch.testing.assert_close(value, kept[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_muon_takes_linear_maps_and_adamw_the_rest(tmp_path: Path) -> None:
+    """Each as alone; saved and loaded, it goes on by the same bits."""
+    recipe = dataclasses.replace(TOY, optimiser="muon", readout_rate=3.0, learning_rate=1e-2)
+    tokens = random_tokens(tmp_path, WIDTHS, 30)
+    batch = tokens[np.arange(20)]
+
+    def loss(model: FactorTopy) -> Tensor:
+        return (model(*batch) - 1).square().mean()
+
+    together, apart = toy_model(), toy_model()
+    ours = Encoder(together, recipe, tokens, toy_part(range(20))).configure_optimizers()
+    linear = {
+        n: p
+        for n, p in apart.named_parameters()
+        if n.startswith("bottleneck") or (n.split(".")[-1] == "weight" and n != "weight")
+    }
+    rest = [p for n, p in apart.named_parameters() if n not in (*linear, "weight", "bias")]
+    assert len(linear) == 2 + 4 * 3
+    decay = {"weight_decay": recipe.weight_decay}
+    theirs = [
+        torch.optim.Muon(
+            linear.values(), 1e-2, momentum=0.9, adjust_lr_fn="match_rms_adamw", **decay
+        ),
+        torch.optim.AdamW(rest, 1e-2, **decay),
+        torch.optim.AdamW([apart.weight, apart.bias], 3e-2, **decay),
+    ]
+    for step in range(6):
+        if step == 3:
+            state = copy.deepcopy(ours.state_dict())
+            ours = Encoder(together, recipe, tokens, toy_part(range(20))).configure_optimizers()
+            ours.load_state_dict(state)
+        for model, optimisers in ((together, [ours]), (apart, theirs)):
+            model.zero_grad()
+            loss(model).backward()
+            for one in optimisers:
+                one.step()
+    for (name, p), q in zip(together.named_parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_one_cycle_rate_longer_than_the_data_is_refused(tmp_path: Path) -> None:
