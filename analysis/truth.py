@@ -42,6 +42,7 @@ class Rules:
     late_channels: int = 40  # directions that late ones mix
     early_length: float = 60.0  # mm over which the mixture of early ones changes
     late_length: float = 20.0  # mm, the same for late ones
+    early_shared: float = 0.7  # of a direction that all early ones share, beside their mixture's 1
     category_share: float = 0.8  # weight of the category's direction in its area
     wander_length: float = 40.0  # mm over which a person's own wandering changes
     standardised: bool = True  # tokens by layer and channel; False: one number for each layer
@@ -159,7 +160,9 @@ def draw_truth(
     ):
         directions = _normed(rng.normal(size=(count, width)))
         mixes.append(_normed(_smooth_fields(points, count, length, rng) @ directions))
-    channel = _normed((1 - level[:, None]) * mixes[0] + level[:, None] * mixes[1])
+    shared = rules.early_shared * _normed(rng.normal(size=(1, width)))
+    early_mix = _normed(mixes[0] + shared)
+    channel = _normed((1 - level[:, None]) * early_mix + level[:, None] * mixes[1])
     for category, names in CATEGORY.items():
         members = np.concatenate(
             [area[n] + i * n_surface for i, area in enumerate(areas) for n in names]
