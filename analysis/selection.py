@@ -5,11 +5,10 @@ vertex n reads T L tokens with weights that do not depend on the image: T = 5, o
 map is read beside the map itself. Vertices that sample between the same four tokens (one cell) read
 the same ones: sorted by cell, each cell is one matrix product
 
-    [vertices of the cell, D] x [D, B T L],
+    [vertices of the cell, T L] x [T L, B D],
 
-weighted by the mixture and summed over T L. Cells of like size are taken together, in blocks that
-stay in cache; what goes vertex by vertex is done for all at once. The backward pass needs the
-products, [N, B T L], once more: they are kept where it will come. Its speed:
+which the read-out weighs and sums over D while it is in cache. The backward pass needs the
+products, [N, B D], once more: they are kept where it will come. Its speed:
 `python -m benchmarks.selection`.
 """
 
@@ -21,12 +20,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Of one block's product: it stays in cache, and one crowded cell (all vertices start at the centre)
-# costs no more memory than many small ones.
-BLOCK_BYTES = 3 * 2**20
-# bfloat16's library compiles a product for each new shape, which takes as long as two of them, and
-# cells change at every step: but in float32, larger pieces have a multiple of so many rows.
-LOW_ROWS = 32
+# Of a piece's product: it stays in a processor's cache, and one crowded cell (all vertices start at
+# the centre) is taken in pieces like the others.
+PIECE_BYTES = 2 * 2**20
+LEAST_ROWS = 64
 BLUR = 1.5  # tokens: sd of the Gaussian under which a map is blurred for large receptive fields
 
 
@@ -75,191 +72,88 @@ def _gaussian(height: int, width: int) -> Float[Tensor, "token token"]:
     return torch.kron(*axes)
 
 
-class _Block(NamedTuple):
-    """Pieces of cells, of about one size; rows that a smaller piece lacks are filled up."""
+class _Piece(NamedTuple):
+    """Vertices that sample between the same tokens."""
 
-    rows: slice  # among those of all blocks
-    count: int  # of these rows
-    size: int  # of each piece
-    token: Int[Tensor, " near"]  # rows of the tokens, of all pieces
+    rows: slice  # among the vertices sorted by cell
+    tokens: Int[Tensor, " tap"]
 
 
-class _Order(NamedTuple):
-    """All vertices cell by cell, as rows of blocks."""
-
-    blocks: list[_Block]
-    vertex: Int[Tensor, " row"]  # of each row; where filled up, the number past the last
-    held: Int[Tensor, " row"]  # the same; where filled up, the last
-    row: Int[Tensor, " vertex"]  # of each vertex
-
-    def room(self, own: bool) -> list[slice]:
-        """Rows of an array for each block: its own, or of one that all share."""
-        return [block.rows if own else slice(block.count) for block in self.blocks]
-
-    def most(self) -> int:
-        """Rows of the largest block."""
-        return max(block.count for block in self.blocks)
-
-
-def _order(
-    cell: Int[Tensor, " vertex"],
-    near: Int[Tensor, "cell near"],
-    layers: int,
-    channels: int,
-    dtype: torch.dtype,
-) -> _Order:
-    """Of vertices in these cells; `near` are the rows of the tokens that a cell reads, `dtype` the
-    precision of the products.
-    """
-    counts = torch.bincount(cell, minlength=len(near)).tolist()
-    ends = list(accumulate(counts))
-    mixed = near.shape[1] * layers
-    numbers = BLOCK_BYTES // dtype.itemsize
-    most = max(64, numbers // mixed // LOW_ROWS * LOW_ROWS)
-    pieces = [
-        (min(most, end - first), first, of)
-        for of, (count, end) in enumerate(zip(counts, ends, strict=True))
-        for first in range(end - count, end, most)
+def _pieces(
+    cell: Int[Tensor, " vertex"], neighbours: Int[Tensor, "cell tap"], most: int
+) -> list[_Piece]:
+    """Of vertices sorted by cell, at most so many in one."""
+    ends = list(accumulate(torch.bincount(cell, minlength=len(neighbours)).tolist()))
+    return [
+        _Piece(slice(first, min(first + most, end)), tokens)
+        for tokens, start, end in zip(neighbours, [0, *ends], ends, strict=False)
+        for first in range(start, end, most)
     ]
-    pieces.sort(reverse=True)  # those of like size side by side
-    order = torch.argsort(cell)
-    blocks, vertices, done = [], [], 0
-    while pieces:
-        largest = rows = pieces[0][0]
-        if dtype != torch.float32 and rows > 8 * LOW_ROWS:
-            rows = -(-rows // LOW_ROWS) * LOW_ROWS
-        room = max(1, numbers // (mixed * max(rows, channels)))
-        like = sum(size >= largest - max(16, largest // 4) for size, *_ in pieces[:room])
-        size, first, of = torch.tensor(pieces[:like], device=cell.device).T
-        del pieces[:like]
-        each = torch.arange(rows, device=cell.device)
-        place = (first[:, None] + each).clamp_(max=len(cell) - 1)
-        vertices.append(torch.where(each < size[:, None], order[place], len(cell)).flatten())
-        here = slice(done, done := done + like * rows)
-        blocks.append(_Block(here, like * rows, rows, near[of].flatten()))
-    vertex = torch.cat(vertices)
-    row = torch.empty(len(cell) + 1, dtype=torch.long, device=cell.device)
-    row[vertex] = torch.arange(done, device=cell.device)
-    return _Order(blocks, vertex, vertex.clamp(max=len(cell) - 1), row[:-1])
-
-
-def _by_piece(
-    array: Float[Tensor, "row image mixed"], block: _Block
-) -> Float[Tensor, "piece vertex image_mixed"]:
-    """A block's rows as factors of its products."""
-    return array.view(-1, block.size, array.shape[1] * array.shape[2])
-
-
-class _Gathered:
-    """What the products of a block are of, in room that all blocks share: valid until the next."""
-
-    def __init__(
-        self,
-        order: _Order,
-        tokens: Float[Tensor, "batch token layer channel"],
-        weight: Float[Tensor, "vertex channel"],
-    ):
-        self._held, self._tokens, self._of_vertices = order.held, tokens.flatten(0, 1), weight
-        near = max(len(block.token) for block in order.blocks)
-        self._near = tokens.new_empty(near, *tokens.shape[2:])
-        self._weight = weight.new_empty(order.most(), weight.shape[1])
-
-    def near(self, block: _Block) -> Float[Tensor, "piece image_mixed channel"]:
-        """The tokens that a piece's vertices read."""
-        room = self._near[: len(block.token)]
-        taken = torch.index_select(self._tokens, 0, block.token, out=room)
-        return taken.view(block.count // block.size, -1, taken.shape[2])
-
-    def weight(
-        self, block: _Block, room: Float[Tensor, "row channel"] | None = None
-    ) -> Float[Tensor, "piece vertex channel"]:
-        """The read-out of a piece's vertices."""
-        held = self._held[block.rows]
-        room = self._weight[: len(held)] if room is None else room
-        taken = torch.index_select(self._of_vertices, 0, held, out=room)
-        return taken.unflatten(0, (-1, block.size))
 
 
 class _Reading(torch.autograd.Function):
-    """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[b, t, l, d] * weight[n, d];
-    near are the T x L tokens of the cell of n. `keep`: the sums over d, for a backward pass.
+    """y[b, n] = sum over t, l and d of taps[n, t] * layer[n, l] * near[t, l, b, d] * weight[n, d];
+    near are the T tokens of the cell of n. `keep`: the sums over t and l, for a backward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        tokens: Float[Tensor, "batch token layer channel"],
+        tokens: Float[Tensor, "token layer batch channel"],
         taps: Float[Tensor, "vertex tap"],
         layer: Float[Tensor, "vertex layer"],
         weight: Float[Tensor, "vertex channel"],
         neighbours: Int[Tensor, "cell tap"],
         cell: Int[Tensor, " vertex"],
         keep: bool,
-    ) -> Float[Tensor, "batch vertex"]:
-        batch, n_tokens, layers, channels = tokens.shape
-        n_taps = taps.shape[1]
-        first = torch.arange(batch, device=cell.device) * n_tokens
-        near_rows = (first[:, None] + neighbours[:, None]).flatten(1)  # [cell, batch * T]
-        order = _order(cell, near_rows, layers, channels, weight.dtype)
-        mixture = (
-            taps.index_select(0, order.held).unsqueeze(2)
-            * layer.index_select(0, order.held).unsqueeze(1)
-        ).view(-1, 1, n_taps * layers)  # the weight of each of the T L tokens that a row reads
-
-        most = order.most()
-        products = weight.new_empty(len(order.held) if keep else most, batch, n_taps * layers)
-        mixed = taps.new_empty(most, batch, n_taps * layers)
-        reading = taps.new_empty(len(order.held), batch)
-        low = weight.dtype != taps.dtype  # products in lower precision than sums
-        gathered = _Gathered(order, tokens, weight)
-        for block, kept in zip(order.blocks, order.room(own=keep), strict=True):
-            rows, product, weighted = block.rows, products[kept], mixed[: block.count]
-            near, read_out = gathered.near(block), gathered.weight(block)
-            torch.bmm(read_out, near.mT, out=_by_piece(product, block))
-            read = weighted.copy_(product) if low else product
-            torch.sum(torch.mul(read, mixture[rows], out=weighted), 2, out=reading[rows])
-        ctx.order = order
-        ctx.save_for_backward(tokens, taps, layer, weight, mixture, products if keep else None)
-        return reading.index_select(0, order.row).T.contiguous()
+    ) -> Float[Tensor, "vertex batch"]:
+        n, (batch, channels) = len(cell), tokens.shape[2:]
+        most = n
+        if tokens.device.type == "cpu":
+            most = max(LEAST_ROWS, PIECE_BYTES // (4 * batch * channels))
+        order = torch.argsort(cell)
+        pieces = _pieces(cell, neighbours, most)
+        most = max(rows.stop - rows.start for rows, _ in pieces)
+        taps, layer, weight = (t.index_select(0, order) for t in (taps, layer, weight))
+        mixture = (taps.unsqueeze(2) * layer.unsqueeze(1)).flatten(1)  # of the T L tokens read
+        mixed = tokens.new_empty(n if keep else most, batch, channels)
+        room, reading = weight.new_empty(most, batch, channels), weight.new_empty(n, batch)
+        for rows, near in pieces:
+            count = rows.stop - rows.start
+            product = mixed[rows] if keep else mixed[:count]
+            read = tokens.index_select(0, near).view(-1, batch * channels)
+            torch.mm(mixture[rows].type_as(read), read, out=product.view(count, -1))
+            read_out = torch.mul(product, weight[rows].unsqueeze(1), out=room[:count])
+            torch.sum(read_out, 2, out=reading[rows])
+        ctx.pieces, ctx.most = pieces, most
+        ctx.save_for_backward(tokens, taps, layer, weight, mixture, order, mixed if keep else None)
+        return torch.empty_like(reading).index_copy_(0, order, reading)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Float[Tensor, "batch vertex"]) -> tuple[Tensor | None, ...]:
-        tokens, taps, layer, weight, mixture, products = ctx.saved_tensors
-        wants_tokens, wants_taps, wants_layer, wants_weight = ctx.needs_input_grad[:4]
-        order, (batch, _, layers, channels) = ctx.order, tokens.shape
-        n_taps = taps.shape[1]
-        n_rows = len(order.held)
-        d_tokens = torch.zeros_like(tokens) if wants_tokens else None
-        d_weight = weight.new_empty(n_rows if wants_weight else order.most(), channels)
-        read = None if products is None else weight.new_empty(n_rows, 1, n_taps * layers)
-        mixed_all = weight.new_empty(order.most(), batch, n_taps * layers)
-        # No slope where rows are filled up.
-        slope = torch.nn.functional.pad(slope.T, (0, 0, 0, 1)).index_select(0, order.vertex)
-        low = slope.to(weight.dtype).unsqueeze(1)
-        gathered = _Gathered(order, tokens, weight)
-        for block, here in zip(order.blocks, order.room(own=wants_weight), strict=True):
-            rows = block.rows
-            if read is not None:
-                torch.bmm(low[rows], products[rows], out=read[rows])
-            of_block = mixed_all[: block.count]
-            torch.mul(slope[rows].unsqueeze(2), mixture[rows], out=of_block)
-            mixed = _by_piece(of_block, block)
-            read_out = gathered.weight(block, d_weight[here])
-            if d_tokens is not None:
-                d_near = torch.bmm(mixed.mT, read_out).view(-1, layers, channels)
-                d_tokens.flatten(0, 1).index_add_(0, block.token, d_near)
-            if wants_weight:
-                torch.bmm(mixed, gathered.near(block), out=read_out)
-        d_taps = d_layer = None
-        if read is not None:
-            read = read.index_select(0, order.row).view(-1, n_taps, layers).to(taps.dtype)
-            if wants_taps:
-                d_taps = (read @ layer.unsqueeze(2)).squeeze(2)
-            if wants_layer:
-                d_layer = (taps.unsqueeze(1) @ read).squeeze(1)
-        d_weight = d_weight.index_select(0, order.row) if wants_weight else None
-        return d_tokens, d_taps, d_layer, d_weight, None, None, None
+    def backward(ctx: Any, slope: Float[Tensor, "vertex batch"]) -> tuple[Tensor | None, ...]:
+        tokens, taps, layer, weight, mixture, order, mixed = ctx.saved_tensors
+        batch, channels = tokens.shape[2:]
+        slope = slope.index_select(0, order).unsqueeze(2)
+        d_tokens, d_mixture = torch.zeros_like(tokens), torch.empty_like(mixture)
+        d_weight, room = torch.empty_like(weight), weight.new_empty(ctx.most, batch, channels)
+        for rows, near in ctx.pieces:
+            here = room[: rows.stop - rows.start]
+            torch.sum(torch.mul(slope[rows], mixed[rows], out=here), 1, out=d_weight[rows])
+            d_mixed = torch.mul(slope[rows], weight[rows].unsqueeze(1), out=here)
+            d_mixed = d_mixed.flatten(1).type_as(tokens)
+            read = tokens.index_select(0, near)
+            d_mixture[rows] = d_mixed @ read.view(-1, batch * channels).T
+            d_near = mixture[rows].T.type_as(tokens) @ d_mixed
+            d_tokens.index_add_(0, near, d_near.view_as(read))
+        d_mixture = d_mixture.view(len(order), taps.shape[1], -1)
+        sorted_slopes = (
+            (d_mixture @ layer.unsqueeze(2)).squeeze(2),
+            (taps.unsqueeze(1) @ d_mixture).squeeze(1),
+            d_weight,
+        )
+        own = (torch.empty_like(t).index_copy_(0, order, t) for t in sorted_slopes)
+        return d_tokens, *own, None, None, None
 
 
 def _check(
@@ -351,14 +245,14 @@ def select(
         maps.append(maps[0] @ _gaussian(height, width).to(local).T)
     taps = torch.cat(taps, dim=1)
 
-    # [batch, maps * height * width + 1, layer, channel]
-    tokens = torch.cat([torch.cat(maps, 3).permute(0, 3, 1, 2), global_.unsqueeze(1)], dim=1)
-    tokens = tokens.contiguous()
+    # [maps * height * width + 1, layer, batch, channel]
+    tokens = torch.cat([torch.cat(maps, 3).permute(3, 1, 0, 2), global_.transpose(0, 1)[None]])
     neighbours = _tokens_of_cells(height, width, len(maps)).to(local.device)
     kind = local.device.type
     if torch.is_autocast_enabled(kind):  # products alone in lower precision
-        tokens, weight = (t.to(torch.get_autocast_dtype(kind)) for t in (tokens, weight))
+        tokens = tokens.to(torch.get_autocast_dtype(kind))
     cell = gap_y * (width + 1) + gap_x
-    keep = torch.is_grad_enabled() and (taps.requires_grad or layer.requires_grad)
-    reading = _Reading.apply(tokens, taps, layer, weight, neighbours, cell, keep)
-    return reading / channels + bias
+    wanted = (tokens, taps, layer, weight)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in wanted)
+    reading = _Reading.apply(*wanted, neighbours, cell, keep)
+    return reading.T.contiguous() / channels + bias
