@@ -24,7 +24,6 @@ from analysis.sweep import different, get_fits, sized
 DEFAULT = "default"
 SCORE = "validation R²"
 Q = 0.05  # false discovery rate at which a difference is said to be there
-SEEDS = 2  # of rows other than the default
 
 # What each row of the comparison changes of the default model and recipe.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -49,7 +48,7 @@ def sweep(
 ) -> pd.DataFrame:
     """A row per variant and seed: validation R², and rank correlations with the truth.
 
-    The default has all seeds, others the first `SEEDS`.
+    The default has all seeds, others the first.
 
     Raises:
         InputError: for an unknown name, a subject whose truth is not known, or fewer than 2 seeds.
@@ -59,7 +58,7 @@ def sweep(
     wanted = {
         (name, seed): {"seed": seed, "changes": change}
         for name, change in VARIANTS.items()
-        for seed in (seeds if name == DEFAULT else seeds[:SEEDS])
+        for seed in (seeds if name == DEFAULT else seeds[:1])
     }
     fits = get_fits(wanted, subject=subject, backbone=backbone, **options)
     return pd.DataFrame(
@@ -71,8 +70,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """A row per variant and quantity: mean over seeds, its difference to the default's, intervals
     of both, and p and q of the difference.
 
-    By Student's t with the variance between seeds pooled over variants, since each has few: as in
-    an analysis of variance. Intervals of correlations are cut at -1 and 1; q is over all rows.
+    By Student's t with the variance between seeds pooled over variants, as in an analysis of
+    variance: where only the default has several, it is the default's. Intervals of correlations
+    are cut at -1 and 1; q is over all rows.
     """
     rows = []
     for quantity in table.columns.drop(["variant", "seed"]):

@@ -52,8 +52,8 @@ def made_up() -> pd.DataFrame:
 
 def test_a_fit_is_made_for_each_choice_and_seed_and_held_against_the_truth(quick: None) -> None:
     table = sweep("sim01-tiny", "clip-mini", "small", [0, 1, 2], "few")
-    assert table["variant"].tolist() == [DEFAULT] * 3 + [OFF] * 2
-    assert table["seed"].tolist() == [0, 1, 2, 0, 1]
+    assert table["variant"].tolist() == [DEFAULT] * 3 + [OFF]
+    assert table["seed"].tolist() == [0, 1, 2, 0]
     names = [SCORE, "layer", "scale", "x in V1–V3", "y in V1–V3", "field size in V1–V3"]
     assert list(table.columns[2:]) == names
     values = table[table.columns[2:]].to_numpy()
