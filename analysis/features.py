@@ -36,8 +36,8 @@ from analysis.files import (
     require,
     whole_file,
 )
+from analysis.versions import VERSIONS
 
-VERSION = 2  # raise when the same backbone and picture would give other tokens, or in another form
 MEND = "Extract again: what is damaged is found and made anew."
 STATISTICS_AT_ONCE = 64  # pictures
 
@@ -267,7 +267,7 @@ def _statistics(tokens: Tokens, rows: Int[np.ndarray, " n"]) -> Statistics:
 
 def cache_key(view: View, form: Form = DEFAULT) -> str:
     """The sha256 of all that determines a picture's tokens, but the picture."""
-    return digest({"backbone": view.identity, "form": asdict(form), "version": VERSION})
+    return digest({"backbone": view.identity, "form": asdict(form), "version": VERSIONS["tokens"]})
 
 
 def cache_folder(view: View, form: Form = DEFAULT) -> Path:

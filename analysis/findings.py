@@ -18,8 +18,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from analysis import fit
-from analysis.files import InputError, code_digest, data_root, folder_name, read_json, write_json
+from analysis.files import InputError, data_root, folder_name, read_json, write_json
 from analysis.verdicts import (
     PREDICTS,
     SEEDS,
@@ -32,19 +31,7 @@ from analysis.verdicts import (
     against_truth,
     judge,
 )
-
-# What decides a recorded number beside its fits: another text of these is another result.
-CODE = (
-    *fit.CODE,
-    "alignment.py",
-    "attribution.py",
-    "channels.py",
-    "evidence.py",
-    "findings.py",
-    "metrics.py",
-    "readings.py",
-    "verdicts.py",
-)
+from analysis.versions import VERSIONS
 
 FAMILIES = ("CLIP", "SAM", "ImageNet", "DiNOv2", "MAE", "MoCov3")
 
@@ -235,11 +222,16 @@ def subject_folder(subject: str) -> Path:
     return data_root() / "findings" / folder_name(subject)
 
 
+def _version() -> str:
+    """The versions of what a page records and of the fits that it is of."""
+    return f"v{VERSIONS['fit']}.{VERSIONS['finding']}"
+
+
 def folder(subject: str, run: Run) -> Path:
-    """Where the results of a subject's pages lie: of one run, and of this code."""
+    """Where the results of a subject's pages lie: of one run, and of these versions."""
     seeds = "-".join(map(str, run.seeds))
     label = folder_name("-".join([*run.comparison, f"seeds-{seeds}"]))
-    return subject_folder(subject) / f"{label}-{code_digest(CODE)[:12]}"
+    return subject_folder(subject) / f"{label}-{_version()}"
 
 
 def record(subject: str, judged: Judged, truth: Judged | None, run: Run) -> Judged:
@@ -275,7 +267,7 @@ def recorded(subject: str, finding: Finding, run: Run) -> dict[str, Judged]:
 def runs(subject: str) -> list[Run]:
     """The runs of this code that a page of a subject has recorded results of, most seeds first."""
     found = set()
-    for path in subject_folder(subject).glob(f"*-{code_digest(CODE)[:12]}/*.json"):
+    for path in subject_folder(subject).glob(f"*-{_version()}/*.json"):
         told = read_json(path, "a page's result", "Run the finding's page again.")
         try:
             found.add(Run(**told["run"] | {"seeds": tuple(told["run"]["seeds"])}))
@@ -287,7 +279,7 @@ def runs(subject: str) -> list[Run]:
 
 def subjects() -> list[str]:
     """Those of whom a page has recorded a result, by name."""
-    found = (data_root() / "findings").glob(f"*/*-{code_digest(CODE)[:12]}/*.json")
+    found = (data_root() / "findings").glob(f"*/*-{_version()}/*.json")
     return sorted({path.parent.parent.name for path in found})
 
 

@@ -42,7 +42,6 @@ from analysis.backbones.tuned import (
 from analysis.cores import cores
 from analysis.files import (
     InputError,
-    code_digest,
     digest,
     file_digest,
     folder_name,
@@ -53,7 +52,6 @@ from analysis.labelled import PARTS, Labelled
 from analysis.learner import DEFAULT, Tuning, learner_of, prepared, trained
 
 HEAD = "head.safetensors"
-CODE = ("finetune.py", "learner.py", "backbones/tuned.py")
 AT_ONCE = 32  # pictures, where nothing is trained
 
 
@@ -88,7 +86,7 @@ def tuned_folder(backbone: Backbone, data: Labelled, tuning: Tuning) -> tuple[Pa
         "backbone": backbone.identity,
         "pictures": data.identity,
         "tuning": asdict(tuning),
-        "code": code_digest(CODE),
+        "version": VERSIONS["tuned"],
     }
     name = folder_name(f"{backbone.name}-{data.name}-{tuning.method}-{tuning.layer}")
     return tuned_root() / f"{name}-{digest(key)[:10]}", key

@@ -27,7 +27,6 @@ from analysis.cores import cores
 from analysis.features import Tokens
 from analysis.files import (
     InputError,
-    code_digest,
     digest,
     fits_root,
     folder_name,
@@ -40,20 +39,8 @@ from analysis.rivals import Rival, make_model
 from analysis.saved import MEND, ROI, Network, SavedFit, load_fit, save_fit, score_records
 from analysis.splits import Split, training_trials, trials_of
 from analysis.subject import Subject
+from analysis.versions import VERSIONS
 
-# What decides a fit's numbers: another text of these (but comments) is another fit.
-CODE = (
-    "batches.py",
-    "explained.py",
-    "forward.py",
-    "model.py",
-    "optimiser.py",
-    "rivals.py",
-    "selection.py",
-    "selectors.py",
-    "soup.py",
-    "trainer.py",
-)
 LIBRARIES = ("torch", "lightning", "numpy", "open_clip_torch", "safetensors")
 PartName = Literal["train", "validation", "test"]
 NATIVE = Network()
@@ -133,7 +120,7 @@ def fit_key(
         "model": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(recipe),
         "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
-        "code": code_digest(CODE),
+        "version": VERSIONS["fit"],
     }
 
 

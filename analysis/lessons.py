@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.backbones import card_of
-from analysis.files import code_digest, data_root
-from analysis.finetune import CODE, Tuned, is_tuned, tune
+from analysis.files import data_root
+from analysis.finetune import Tuned, is_tuned, tune
 from analysis.labelled import DRAWN_SIDE, Labelled, get_labelled
 from analysis.learner import DEFAULT, Tuning
 from analysis.receipts import note, receipt
-
-
-def _code() -> str:
-    return code_digest((*CODE, "labelled.py", "shapes.py"))
 
 
 @cache
@@ -58,7 +54,7 @@ class Lesson:
         layer = self.tuning.layer or card_of(self.backbone).layers
         named = replace(self, tuning=replace(self.tuning, layer=layer))
         label = f"{self.backbone}-{self.task}-{self.tuning.method}-{layer}"
-        return receipt("finetuned", label, named.names | {"code": _code()})
+        return receipt("finetuned", label, named.names)
 
     def _pictures(self) -> Labelled:
         return _labelled(self.task, self.side, data_root())

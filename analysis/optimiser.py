@@ -7,7 +7,7 @@ every direction in which a selector's network can turn moves at one pace, not on
 gradient is large in. Its rate is given as AdamW's (Liu and others, 2025: update of like size).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -53,6 +53,12 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._share()
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Move all parameters; `closure`, if given, computes their gradients first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for one in self.each:
             one.step()
+        return loss

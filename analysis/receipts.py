@@ -11,31 +11,18 @@ saves time: with none, what is there is still found and read, never made twice.
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.files import MissingFile, code_digest, data_root, digest, folder_name, write_json
+from analysis.files import MissingFile, data_root, digest, folder_name, write_json
+from analysis.versions import VERSIONS
 
 Kind = Literal["fetched", "simulated", "subject", "tokens", "finetuned", "fit", "page"]
-# What decides a subject, its tokens or a fit: another text of these is told by another receipt.
-CODE = (
-    "anatomy.py", "batches.py", "explained.py", "features.py", "forward.py", "mgh.py", "model.py",
-    "noise.py", "prepare.py", "rivals.py", "scenes.py", "selection.py", "simulate.py", "soup.py",
-    "stimuli.py", "subject.py", "surface.py", "trainer.py", "truth.py",
-)  # fmt: skip
-
-
-@cache
-def _code() -> str:
-    package = Path(__file__).parent
-    networks = sorted((package / "backbones").glob("*.py"))
-    return code_digest((*CODE, *(p.relative_to(package).as_posix() for p in networks)))
 
 
 def receipt(kind: Kind, label: str, names: Mapping[str, Any]) -> Path:
     """Where the receipt of what these names stand for lies; `label` is for who reads the folder."""
-    key = digest({"names": dict(names), "code": _code()})
+    key = digest({"names": dict(names), "versions": VERSIONS})
     return data_root() / "receipts" / kind / f"{folder_name(label)}-{key[:16]}.json"
 
 

@@ -39,7 +39,6 @@ from analysis.batches import Part, check_part
 from analysis.features import Tokens
 from analysis.files import (
     InputError,
-    code_digest,
     digest,
     file_digest,
     read_json,
@@ -52,12 +51,12 @@ from analysis.fit import PartName, fit_folder, part_of, scores_of, versions
 from analysis.saved import MEND
 from analysis.splits import Split
 from analysis.subject import Subject
+from analysis.versions import VERSIONS
 
 # In mean eigenvalues of the kernel: from hardly any penalty to a prediction of the mean.
 PENALTIES = tuple(float(p) for p in np.logspace(-3, 5, 33))
 FEATURES_AT_ONCE = 4096  # of the local tokens: bounds the memory at any width
 VERTICES_AT_ONCE = 2048
-CODE = ("features.py", "explained.py", "ridge.py")
 KEPT = ("validation", "test")  # parts whose predictions are saved
 
 
@@ -242,7 +241,7 @@ def ridge_key(subject: Subject, tokens: Tokens, split: Split) -> dict:
         "tokens": tokens.identity,
         "model": {"model": "ridge"},
         "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
-        "code": code_digest(CODE),
+        "version": VERSIONS["ridge"],
     }
 
 

@@ -30,6 +30,7 @@ from analysis.verdicts import (
     judge,
     over_seeds,
 )
+from analysis.versions import VERSIONS
 
 TWO = Finding(
     "two",
@@ -208,7 +209,7 @@ def test_runs_do_not_mix_and_none_replaces_another(monkeypatch) -> None:
     assert run_of("sim01", "small") == RUN and run_of("sim01", "paper") == paper
     with pytest.raises(InputError, match=r"several runs.*size paper.*size small"):
         run_of("sim01")
-    monkeypatch.setattr(findings, "code_digest", lambda names: "another text")
+    monkeypatch.setitem(VERSIONS, "fit", 0)
     assert recorded("sim01", finding, RUN) == {} and runs("sim01") == findings.subjects() == []
 
 

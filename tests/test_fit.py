@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 
-from analysis import explained, fit, saved, trainer
+from analysis import explained, saved, trainer
 from analysis.features import Tokens
 from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
@@ -28,6 +27,7 @@ from analysis.report import provenance
 from analysis.splits import Split, split_pictures
 from analysis.study import get_tokens
 from analysis.subject import Subject, complete
+from analysis.versions import VERSIONS
 from tests.random_tokens import random_tokens
 
 WIDTHS = [4, 3]
@@ -202,6 +202,7 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
         "bottleneck": "separate",
         "padding": "border",
         "readout_start": "randn",
+        "optimiser": "muon",
         "schedule": "one-cycle",
         "warm_up": 0.3,
         "max_steps": 25,
@@ -219,27 +220,13 @@ def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, objec
     return out
 
 
-def test_the_key_changes_with_the_code(
+def test_the_key_changes_with_the_version(
     toy: Subject, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = split_pictures(toy)
     key = fit_key(toy, tokens, CONFIG, QUICK, split)
-    monkeypatch.setattr(fit, "CODE", fit.CODE[1:])
-    assert fit_key(toy, tokens, CONFIG, QUICK, split)["code"] != key["code"]
-
-
-def test_what_the_code_imports_is_in_the_key_too() -> None:
-    # Of these neither text decides a fit's numbers: settings and tokens have digests of their own.
-    beside = {"callbacks", "features", "files", "memory", "progress", "recipe"}
-    texts = [(Path(fit.__file__).parent / name).read_text() for name in fit.CODE]
-    imported = {
-        name
-        for text in texts
-        for each in re.findall(r"^from analysis(?:\.(\w+))? import (.+)$", text, re.M)
-        for name in ([each[0]] if each[0] else each[1].split(", "))
-    }
-    assert "selectors" in imported
-    assert {f"{name}.py" for name in imported - beside} <= set(fit.CODE)
+    monkeypatch.setitem(VERSIONS, "fit", 0)
+    assert fit_key(toy, tokens, CONFIG, QUICK, split) == key | {"version": 0} != key
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_bits(

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from analysis import receipts
 from analysis.files import MissingFile
 from analysis.receipts import note, receipt, stands
 from analysis.study import Wanted
+from analysis.versions import VERSIONS
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def test_it_is_written_anew_only_if_it_says_something_else(made, tmp_path) -> No
         note(made, [tmp_path / "nothing"])
 
 
-def test_another_code_or_name_has_another_receipt(made, monkeypatch) -> None:
+def test_another_version_or_name_has_another_receipt(made, monkeypatch) -> None:
     assert made.name.startswith("sim01-open_clip_ViT_x-")
     assert receipt("fit", "a", {"seed": 0}) != receipt("fit", "a", {"seed": 1})
     before = receipt("fit", "a", {"seed": 0})
-    monkeypatch.setattr(receipts, "_code", lambda: "other")
+    monkeypatch.setitem(VERSIONS, "fit", 0)
     assert receipt("fit", "a", {"seed": 0}) != before
 
 
