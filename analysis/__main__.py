@@ -369,7 +369,7 @@ def predict(
 ) -> None:
     """Predict responses to pictures from a saved fit, without any fMRI data.
 
-    FIT is a fit's folder, or SUBJECT/BACKBONE for the newest in the data folder. PICTURES are files
+    FIT is a fit's folder, or SUBJECT/NETWORK for the default fit of the two. PICTURES are files
     and folders; frames are pictures in a folder. Written: responses of every vertex (.npy), means
     over ROIs (.json, .csv), and their map (.png, .gii).
     """
@@ -406,7 +406,7 @@ def export(fit: str, out: Path, full: bool) -> None:
     """Write a fit's maps for other tools, as GIFTI and MGH surface files.
 
     Score, noise ceiling, layers, scale and place of every vertex, per hemisphere, and maps.json
-    that says what each file is. FIT is a fit's folder, or SUBJECT/BACKBONE for the newest.
+    that says what each file is. FIT is a fit's folder, or SUBJECT/NETWORK for the default fit.
     """
     from analysis.maps import export as write
     from analysis.saved import find_fit, load_fit

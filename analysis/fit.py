@@ -12,9 +12,10 @@ import importlib.metadata
 import platform
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import filelock
 import numpy as np
@@ -33,8 +34,9 @@ from analysis.files import (
     require_space,
 )
 from analysis.forward import predict
-from analysis.model import FactorTopy, ModelConfig
+from analysis.model import VARIANTS, FactorTopy, ModelConfig
 from analysis.recipe import Recipe
+from analysis.recipes import DEFAULT_RECIPE, RECIPES
 from analysis.rivals import Rival, make_model
 from analysis.saved import MEND, ROI, Network, SavedFit, load_fit, save_fit, score_records
 from analysis.splits import Split, training_trials, trials_of
@@ -44,6 +46,8 @@ from analysis.versions import VERSIONS
 LIBRARIES = ("torch", "lightning", "numpy", "open_clip_torch", "safetensors")
 PartName = Literal["train", "validation", "test"]
 NATIVE = Network()
+RIDGE = {"model": "ridge"}  # of a key
+MOST_FIELDS = 3  # that a label names
 
 
 def versions() -> dict[str, str]:
@@ -120,13 +124,42 @@ def fit_key(
         "model": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(recipe),
         "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
+        "trials": None if split.trials is None else len(split.trials),
         "version": VERSIONS["fit"],
     }
 
 
-def fit_folder(subject: str, backbone: str, key: dict) -> Path:
+def fit_label(backbone: str, key: Mapping[str, Any]) -> str:
+    """The name by which people know a fit: its network, what is unusual of it, and its seed.
+
+    clip-mini-seed0; clip-mini-no-scale-seed0; clip-mini-300-trials-seed1; clip-mini-ridge
+    """
+    parts = [folder_name(backbone)]
+    parts += [word.replace(" ", "-") for word in key["subject"].split(", ")[1:]]  # shuffled by 0
+    if key["trials"] is not None:
+        parts.append(f"{key['trials']}-trials")
+    if key["model"] == RIDGE:
+        return "-".join([*parts, "ridge"])
+    model, recipe = ModelConfig(**key["model"]), Recipe(**key["recipe"])
+    parts += _difference(model, VARIANTS, "factortopy", "{}")
+    seed, recipe = recipe.seed, dataclasses.replace(recipe, seed=0)
+    parts += _difference(recipe, RECIPES, DEFAULT_RECIPE, "{}-recipe")
+    return "-".join([*parts, f"seed{seed}"])
+
+
+def _difference(settings: Any, named: Mapping[str, Any], default: str, form: str) -> list[str]:
+    """What tells settings from the default's: nothing, their name, or the fields that differ."""
+    name = next((name for name, known in named.items() if known == settings), None)
+    if name is not None:
+        return [] if name == default else [form.format(name)]
+    usual = dataclasses.asdict(named[default])
+    values = {k: v for k, v in dataclasses.asdict(settings).items() if v != usual[k]}
+    return [folder_name(f"{field}-{value}") for field, value in values.items()][:MOST_FIELDS]
+
+
+def fit_folder(subject: str, backbone: str, key: Mapping[str, Any]) -> Path:
     """Where the fit with a key lies."""
-    return fits_root() / folder_name(subject) / f"{folder_name(backbone)}-{digest(key)[:12]}"
+    return fits_root() / folder_name(subject) / f"{fit_label(backbone, key)}-{digest(key)[:12]}"
 
 
 def fit_model(

@@ -47,7 +47,7 @@ from analysis.files import (
     whole_file,
     write_json,
 )
-from analysis.fit import PartName, fit_folder, part_of, scores_of, versions
+from analysis.fit import RIDGE, PartName, fit_folder, part_of, scores_of, versions
 from analysis.saved import MEND
 from analysis.splits import Split
 from analysis.subject import Subject
@@ -239,8 +239,9 @@ def ridge_key(subject: Subject, tokens: Tokens, split: Split) -> dict:
     return {
         "subject": subject.identity,
         "tokens": tokens.identity,
-        "model": {"model": "ridge"},
+        "model": RIDGE,
         "split": digest({k: rows.tolist() for k, rows in vars(split).items() if rows is not None}),
+        "trials": None if split.trials is None else len(split.trials),
         "version": VERSIONS["ridge"],
     }
 

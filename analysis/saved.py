@@ -290,28 +290,38 @@ def _model(
 
 
 def find_fit(name: str) -> Path:
-    """The folder of a fit: a path, or SUBJECT/BACKBONE for the newest that is finished.
+    """The folder of a finished fit: a path, or SUBJECT/LABEL, as in sim01/clip-mini-no-scale.
+
+    SUBJECT/NETWORK is the default fit, never a control or an ablation; a label without its seed is
+    that of the lowest seed.
 
     Raises:
-        MissingFile: if there is none, with those that are there.
+        MissingFile: if there is none, or several that their labels don't tell apart, with those
+            that are there.
     """
     if Path(name).is_dir():
         return Path(name)
-    subject, _, backbone = name.partition("/")
-    pattern = re.escape(folder_name(backbone)) + "-[0-9a-f]{12}"
-    records = sorted(fits_root().glob("*/*/fit.json"), key=lambda path: path.stat().st_mtime)
-    of_name = [
-        r.parent
-        for r in records
-        if r.parent.parent.name == folder_name(subject) and re.fullmatch(pattern, r.parent.name)
-    ]
-    if not of_name:
-        there = sorted({str(r.parent.relative_to(fits_root())) for r in records})
+    subject, _, label = name.partition("/")
+    finished = [path.parent for path in sorted(fits_root().glob("*/*/fit.json"))]
+    pattern = re.compile(re.escape(folder_name(label)) + r"(?:-seed(\d+))?-[0-9a-f]{12}")
+    by_seed: dict[int, list[Path]] = {}
+    for folder in finished:
+        match = pattern.fullmatch(folder.name)
+        if folder.parent.name == folder_name(subject) and match:
+            by_seed.setdefault(int(match[1] or 0), []).append(folder)
+    if not by_seed:
+        there = [str(folder.relative_to(fits_root())) for folder in finished]
         raise MissingFile(
-            f"fit {name!r}: no such folder, and no finished fit of that SUBJECT/BACKBONE in"
+            f"fit {name!r}: no such folder, and no finished fit of that SUBJECT/NETWORK in"
             f" {fits_root()}, which has {', '.join(there) or 'none'}."
         )
-    return of_name[-1]
+    folders = by_seed[min(by_seed)]
+    if len(folders) > 1:
+        raise MissingFile(
+            f"fit {name!r}: stands for {len(folders)} fits, of other data or versions:"
+            f" {', '.join(map(str, folders))}. Give one of these folders."
+        )
+    return folders[0]
 
 
 def score_records(scores: list[Score]) -> list[dict]:

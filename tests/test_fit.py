@@ -18,15 +18,16 @@ from safetensors.torch import load_file, save_file
 from analysis import explained, saved, trainer
 from analysis.features import Tokens
 from analysis.files import InputError
-from analysis.fit import Fit, fit_folder, fit_key, fit_model, part_of
+from analysis.fit import Fit, fit_folder, fit_key, fit_label, fit_model, part_of
 from analysis.forward import predict
 from analysis.model import VARIANTS, FactorTopy, ModelConfig
 from analysis.pictures import Held
 from analysis.recipe import Recipe
+from analysis.recipes import RECIPES
 from analysis.report import provenance
-from analysis.splits import Split, split_pictures
+from analysis.splits import Split, limit, split_pictures
 from analysis.study import get_tokens
-from analysis.subject import Subject, complete
+from analysis.subject import Subject, complete, shuffled
 from analysis.versions import VERSIONS
 from tests.random_tokens import random_tokens
 
@@ -193,6 +194,27 @@ def test_the_key_changes_with_all_that_determines_a_fit(toy: Subject, tokens: To
     ]
     assert folder() == folder()
     assert len({folder(), *others}) == 1 + len(others)
+
+
+def test_labels_say_what_is_unusual(toy: Subject, tokens: Tokens) -> None:
+    def label(
+        who: Subject = toy,
+        config: ModelConfig = VARIANTS["factortopy"],
+        recipe: Recipe = RECIPES["fast"],
+        trials: int | None = None,
+    ) -> str:
+        split = split_pictures(toy)
+        split = split if trials is None else limit(split, toy, trials)
+        return fit_label("open_clip:ViT/x", fit_key(who, tokens, config, recipe, split))
+
+    replace = dataclasses.replace
+    assert label() == "open_clip_ViT_x-seed0"
+    assert label(trials=12).endswith("x-12-trials-seed0")
+    assert label(who=shuffled(toy)).endswith("x-shuffled-by-0-seed0")
+    assert label(config=VARIANTS["no-scale"]).endswith("x-no-scale-seed0")
+    paper = replace(RECIPES["paper"], seed=2)
+    assert label(config=VARIANTS["paper"], recipe=paper).endswith("x-paper-paper-recipe-seed2")
+    assert label(recipe=replace(RECIPES["fast"], decay_steps=67)).endswith("decay_steps-67-seed0")
 
 
 def changed(config: Recipe | ModelConfig) -> list[tuple[dataclasses.Field, object]]:

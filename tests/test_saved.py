@@ -175,17 +175,30 @@ def test_code_that_computes_other_responses_is_refused(fit_copy, monkeypatch):
         load_fit(fit_copy)
 
 
-def test_a_fit_is_found_by_subject_and_backbone_the_newest_first(fit_copy):
+def test_a_fit_is_found_by_its_label_and_never_a_control_for_the_default(fit_copy):
     assert find_fit(str(fit_copy)) == fit_copy
     with pytest.raises(MissingFile, match=r"no finished fit of that .*, which has none"):
         find_fit("sim01/clip-mini")
-    names = ["clip-mini-00000000000a", "clip-mini-00000000000b", "clip-mini-s-00000000000c"]
-    for age, name in enumerate(names):
+    labels = [
+        "clip-mini-seed1",
+        "clip-mini-seed0",
+        "clip-mini-s-seed0",
+        "clip-mini-shuffled-by-0-seed0",
+        "clip-mini-300-trials-seed0",
+        "clip-mini-ridge",
+    ]
+    names = {label: f"{label}-{i:012x}" for i, label in enumerate(labels)}
+    for age, name in enumerate(names.values()):
         folder = fits_root() / "sim01" / name
         shutil.copytree(fit_copy, folder)
-        os.utime(folder / "fit.json", (100 - age, 100 - age))
-    (fits_root() / "sim01/clip-mini-00000000000d").mkdir()  # not finished
-    assert find_fit("sim01/clip-mini").name == names[0]
-    assert find_fit("sim01/clip-mini-s").name == names[2]
-    with pytest.raises(MissingFile, match="which has sim01/clip-mini-00000000000a, "):
+        os.utime(folder / "fit.json", (100 + age, 100 + age))  # controls are newer
+    (fits_root() / "sim01/clip-mini-seed0-00000000000d").mkdir()  # not finished
+    assert find_fit("sim01/clip-mini").name == names["clip-mini-seed0"]
+    for label, name in names.items():
+        assert find_fit(f"sim01/{label}").name == name
+    assert find_fit("sim01/clip-mini-300-trials").name == names["clip-mini-300-trials-seed0"]
+    with pytest.raises(MissingFile, match="which has sim01/clip-mini-300-trials-seed0-"):
         find_fit("sim02/clip-mini")
+    shutil.copytree(fit_copy, fits_root() / "sim01/clip-mini-seed0-00000000000e")
+    with pytest.raises(MissingFile, match="stands for 2 fits"):
+        find_fit("sim01/clip-mini")
