@@ -12,6 +12,7 @@ from torch import Tensor
 
 from analysis import selection
 from analysis.selection import select
+from tests.blurring import blurred
 
 NAMES = ("local", "global_", "space", "layer", "scale", "weight", "bias")
 
@@ -55,21 +56,9 @@ def with_size(
     size: Float[Tensor, "vertex 1"],
     padding: str = "zeros",
 ) -> Float[Tensor, "batch vertex"]:
-    """A mixture of what is read from the map and from the map blurred, a convolution with a
-    Gaussian of 1.5 tokens whose weights within the map sum to 1.
-    """
-    height, width = local.shape[3:]
-    away = torch.arange(-8, 9, dtype=local.dtype)
-    line = torch.exp(-0.5 * (away / 1.5) ** 2)
-    kernel = (line[:, None] * line)[None, None]
-
-    def convolved(maps: Tensor) -> Tensor:
-        return torch.nn.functional.conv2d(maps.reshape(-1, 1, height, width), kernel, padding=8)
-
-    inside = convolved(torch.ones(height, width, dtype=local.dtype))
-    wide = (convolved(local) / inside).view_as(local)
+    """A mixture of what is read from the map and from the map blurred."""
     rest = space, layer, scale, weight, bias, padding
-    narrow, wide = listing_1(local, global_, *rest), listing_1(wide, global_, *rest)
+    narrow, wide = (listing_1(maps, global_, *rest) for maps in (local, blurred(local)))
     return (1 - size).T * narrow + size.T * wide
 
 
