@@ -249,6 +249,17 @@ def category_areas(
     return areas
 
 
+def roi_labels(hemi: str, n_vertices: int, shape: Shape) -> dict[str, Int[np.ndarray, " vertex"]]:
+    """Each vertex's label in each family of ROIs; 0: none."""
+    labels = {family: np.zeros(n_vertices, int) for family in ROI_CODES}
+    labels["prf-visualrois"] = retinotopy(hemi, sphere(hemi, n_vertices)[0], shape).area
+    areas = category_areas(hemi, n_vertices, shape)
+    for family, codes in ROI_CODES.items():
+        for code, name in codes.items():
+            labels[family][areas.get(name, [])] = code
+    return labels
+
+
 def distance_from_v1(
     hemi: str, n_vertices: int, shape: Shape = TEMPLATE
 ) -> Float[np.ndarray, " vertex"]:

@@ -13,7 +13,7 @@ from analysis.files import HEMIS
 from analysis.published import SUBJECTS, TABLE_13
 from analysis.subject import AREAS
 from analysis.surface import sphere
-from analysis.truth import Person, Truth, smooth_field
+from analysis.truth import SubjectParameters, Truth, smooth_field
 
 SCORES = TABLE_13.loc[SUBJECTS[0]]
 AREA_SCORES = tuple(float(SCORES[area]) for area in AREAS)
@@ -57,7 +57,7 @@ def draw_ncsnr(
     noise: Noise,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " vertex"]:
-    """Signal sd over noise sd of one of NSD's trials, of a typical person.
+    """Signal sd over noise sd of one of NSD's trials, of a typical subject.
 
     Over all vertices exactly NSD's distribution. Which vertex has which value: the ncsnr that its
     area would have if a network explained the same share of every ceiling, plus what gives the
@@ -87,13 +87,13 @@ def signal_to_noise(
     truth: Truth,
     rois: Mapping[str, Bool[np.ndarray, " vertex"]],
     n_surface: int,
-    person: Person,
+    subject: SubjectParameters,
     noise: Noise,
 ) -> Float[np.ndarray, " vertex"]:
-    """Signal sd over noise sd of one of a person's simulated trials."""
-    rng = np.random.default_rng((person.seed, 5))
+    """Signal sd over noise sd of one of a subject's simulated trials."""
+    rng = np.random.default_rng((subject.seed, 5))
     typical = draw_ncsnr(_apart(truth, n_surface), rois, noise, rng)
-    first, last = person.quality
+    first, last = subject.quality
     return typical * (first + (last - first) * truth.level) * np.sqrt(noise.trials_worth)
 
 
@@ -103,14 +103,14 @@ def draw_betas(
     signal: Float[np.ndarray, "trial vertex"],
     n_surface: int,
     sessions: int,
-    person: Person,
+    subject: SubjectParameters,
     noise: Noise,
 ) -> Float[np.ndarray, "trial vertex"]:
     """Single trials in per cent signal change: signal, noise, and each session's own level.
 
     `snr`: signal sd over noise sd of a trial.
     """
-    rng = np.random.default_rng((person.seed, 2))
+    rng = np.random.default_rng((subject.seed, 2))
     points, n_vertices = _apart(truth, n_surface), len(truth.vertices)
 
     sd = noise.fwhm / np.sqrt(8 * np.log(2))
