@@ -1,4 +1,4 @@
-"""What lies over a simulated subject's signal: noise of single trials, and each session's level."""
+"""Noise of a simulated subject's single trials, and the level of each session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from analysis.surface import sphere
 from analysis.truth import SubjectParameters, Truth, smooth_field
 
 SCORES = TABLE_13.loc[SUBJECTS[0]]
+Rois = Mapping[str, Bool[np.ndarray, " vertex"]]
 AREA_SCORES = tuple(float(SCORES[area]) for area in AREAS)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What lies over the signal; figures are NSD's (its manual and published arrays)."""
+    """How noisy trials are; figures are NSD's (its manual and published arrays)."""
 
     trials_worth: float = 10.0  # of NSD's trials: a trial's noise variance is divided by it
     shares: tuple[float, ...] = (0, 0.05, 0.25, 0.50, 0.75, 0.95, 1)  # of vertices below
@@ -39,9 +40,7 @@ class Noise:
     nan_share: float = 0.001  # of vertices, without data
 
 
-def area_scores(
-    n_vertices: int, rois: Mapping[str, Bool[np.ndarray, " vertex"]], noise: Noise
-) -> Float[np.ndarray, " vertex"]:
+def area_scores(n_vertices: int, rois: Rois, noise: Noise) -> Float[np.ndarray, " vertex"]:
     """Each vertex's R² in NSD by its area; the mean where areas overlap."""
     total, count = np.zeros(n_vertices), np.zeros(n_vertices)
     for area, score in zip(AREAS, noise.areas, strict=True):
@@ -52,10 +51,7 @@ def area_scores(
 
 
 def draw_ncsnr(
-    points: Float[np.ndarray, "vertex 3"],
-    rois: Mapping[str, Bool[np.ndarray, " vertex"]],
-    noise: Noise,
-    rng: np.random.Generator,
+    points: Float[np.ndarray, "vertex 3"], rois: Rois, noise: Noise, rng: np.random.Generator
 ) -> Float[np.ndarray, " vertex"]:
     """Signal sd over noise sd of one of NSD's trials, of a typical subject.
 
@@ -69,10 +65,10 @@ def draw_ncsnr(
     scores = area_scores(n, rois, noise)
     ceiling = scores / noise.overall * noise_ceiling(values).mean()
     expected = np.sqrt(ceiling / (1 - ceiling))
-    left = np.sqrt(max(values.var() - expected.var(), 0))
+    rest = np.sqrt(max(values.var() - expected.var(), 0))
     smooth = np.sqrt(noise.smooth_share) * smooth_field(points, noise.smooth_length, rng)
-    own = np.sqrt(1 - noise.smooth_share) * rng.standard_normal(n)
-    drawn = expected + left * (smooth + own)
+    by_vertex = np.sqrt(1 - noise.smooth_share) * rng.standard_normal(n)
+    drawn = expected + rest * (smooth + by_vertex)
     return values[np.argsort(np.argsort(drawn))]
 
 
@@ -84,11 +80,7 @@ def _apart(truth: Truth, n_surface: int) -> Float[np.ndarray, "vertex 3"]:
 
 
 def signal_to_noise(
-    truth: Truth,
-    rois: Mapping[str, Bool[np.ndarray, " vertex"]],
-    n_surface: int,
-    subject: SubjectParameters,
-    noise: Noise,
+    truth: Truth, rois: Rois, n_surface: int, subject: SubjectParameters, noise: Noise
 ) -> Float[np.ndarray, " vertex"]:
     """Signal sd over noise sd of one of a subject's simulated trials."""
     rng = np.random.default_rng((subject.seed, 5))

@@ -121,20 +121,21 @@ def name_on(name: str, folder: Path | None, nsd: bool = False) -> Name:
     return parsed._replace(nsd=parsed.nsd or nsd, stimuli=stimuli)
 
 
-def stimulus_key(name: Name, pictures: str | None) -> str:
-    """The identity of a stimulus set; `pictures`: SCENES, or the identity of photographs."""
-    return digest({"version": VERSION, "size": asdict(SIZES[name.size]), "pictures": pictures})
+def keys(name: Name, pictures: str | None) -> tuple[str, str]:
+    """The identities of a subject's stimulus set and of the subject.
 
-
-def subject_key(name: Name, stimuli: str) -> str:
-    """The identity of a subject who sees the stimulus set of that key."""
+    `pictures`: SCENES, or the identity of photographs.
+    """
+    size = asdict(SIZES[name.size])
+    stimuli = digest({"version": VERSION, "size": size, "pictures": pictures})
     settings = {
+        "stimuli": stimuli,
         "noise": asdict(name.noise),
         "truth": asdict(name.parameters),
         "subject": asdict(SIMULATED_SUBJECTS[name.subject]),
         "teacher": TEACHER,
     }
-    return digest(settings | {"stimuli": stimuli})
+    return stimuli, digest(settings)
 
 
 def _is_whole(record: Path, key: str) -> bool:
@@ -158,9 +159,8 @@ def _pictures_of(name: Name) -> str | None:
 def is_complete(name: str) -> bool:
     """Whether a simulated subject is there, whole and of these settings; takes milliseconds."""
     parsed = parse_name(name)
-    stimuli = stimulus_key(parsed, _pictures_of(parsed))
-    parts = {parsed.pictures: stimuli, parsed.record: subject_key(parsed, stimuli)}
-    return all(_is_whole(record, key) for record, key in parts.items())
+    stimulus_key, subject_key = keys(parsed, _pictures_of(parsed))
+    return _is_whole(parsed.pictures, stimulus_key) and _is_whole(parsed.record, subject_key)
 
 
 @contextmanager
@@ -170,7 +170,8 @@ def _sole_writer(record: Path) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     scratch = root / f".{record.stem}.scratch"
     with filelock.FileLock(root / f".{record.stem}.lock"):
-        shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+        if scratch.exists():  # of a run that was killed
+            shutil.rmtree(scratch)
         try:
             yield scratch
         finally:
@@ -200,27 +201,26 @@ def simulate(name: str, folder: Path | None = None) -> bool:
     parsed = name_on(name, folder)
     spec = SIZES[parsed.size]
     photos = photographs(folder, spec.pictures) if folder else {}
-    pictures = _pictures_of(parsed)
-    if photos:
-        pictures = digest({label: file_digest(path) for label, path in photos.items()})
-    stimuli = stimulus_key(parsed, pictures)
-    key = subject_key(parsed, stimuli)
-    if parsed.stimuli and not photos and not _is_whole(parsed.pictures, stimuli):
+    digests = {label: file_digest(path) for label, path in photos.items()}
+    pictures = digest(digests) if photos else _pictures_of(parsed)
+    stimulus_key, subject_key = keys(parsed, pictures)
+    if parsed.stimuli and not photos and not _is_whole(parsed.pictures, stimulus_key):
         raise InputError(
             f"subject {name!r}: its photographs are not in {parsed.root}, or not as they were"
             f" written. Run `simulate {name.split('@')[0]} --stimuli FOLDER`."
         )
     with _sole_writer(parsed.record) as scratch:
         with _sole_writer(parsed.pictures) as stimulus_scratch:
-            if written := not _is_whole(parsed.pictures, stimuli):
+            if written := not _is_whole(parsed.pictures, stimulus_key):
                 tree = NSDTree(stimulus_scratch / "nsd")
                 labels = write_stimuli(tree, spec, photos, len(SIMULATED_SUBJECTS))
-                content = {"key": stimuli, "pictures": pictures, "labels": labels}
+                content = {"key": stimulus_key, "pictures": pictures, "labels": labels}
                 _publish(stimulus_scratch, parsed.pictures, content)
-        if _is_whole(parsed.record, key):
+        if _is_whole(parsed.record, subject_key):
             return written
         _write_subject(parsed, scratch)
-        _publish(scratch, parsed.record, {"key": key, "subject": name, "teacher": TEACHER})
+        content = {"key": subject_key, "subject": str(parsed), "teacher": TEACHER}
+        _publish(scratch, parsed.record, content)
     return True
 
 
@@ -270,13 +270,12 @@ def _write_subject(name: Name, scratch: Path) -> None:
     for i, hemi in enumerate(HEMIS):
         columns = cortex.vertices // spec.n_surface == i
         vertices = cortex.vertices[columns] - i * spec.n_surface
-        for session, rows in enumerate(betas, 1):
-            surface = np.zeros((spec.n_surface, len(rows)), ">f4", order="F")
-            surface[vertices] = rows[:, columns].T
-            mgh.write(tree.betas(name.subject, hemi, session), surface)
-        surface = np.zeros(spec.n_surface, np.float32)
-        surface[vertices] = ncsnr[columns]
-        mgh.write(tree.ncsnr(name.subject, hemi), surface)
+        maps = {tree.betas(name.subject, hemi, s): b.T for s, b in enumerate(betas, 1)}
+        maps[tree.ncsnr(name.subject, hemi)] = ncsnr
+        for path, values in maps.items():
+            surface = np.zeros((spec.n_surface, *values.shape[1:]), ">f4", order="F")
+            surface[vertices] = values[columns]
+            mgh.write(path, surface)
         rois = anatomy.roi_labels(hemi, spec.n_surface, subject.shape)
         _write_native_labels(tree, name.subject, hemi, rois, (number, 3, i))
     with whole_file(scratch / "truth" / name.truth.name) as path:

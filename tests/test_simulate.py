@@ -86,23 +86,15 @@ def test_a_second_call_rewrites_nothing(data_folder):
     assert after == before
 
 
-def betas_path(second):
-    return NSDTree(second.folder / "simulated/tiny/nsd").betas("sim01", "lh", 2)
+BETAS = "nsd/nsddata_betas/ppdata/sim01/fsaverage/betas_fithrf_GLMdenoise_RR/lh.betas_session02.mgh"
+STIMULI = "nsd/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 
 
-def stimuli_path(second):
-    return NSDTree(second.folder / "simulated/tiny/nsd").stimuli
-
-
-def truth_path(second):
-    return second.folder / "simulated/tiny/truth/sim01.safetensors"
-
-
-@pytest.mark.parametrize("path_of", [betas_path, stimuli_path, truth_path])
+@pytest.mark.parametrize("file", [BETAS, STIMULI, "truth/sim01.safetensors"])
 @pytest.mark.parametrize("cut", [False, True])
-def test_what_was_deleted_or_cut_is_made_again_the_same(second, monkeypatch, path_of, cut):
+def test_what_was_deleted_or_cut_is_made_again_the_same(second, monkeypatch, file, cut):
     monkeypatch.setenv("BRAINMAPS_DATA", str(second.folder))
-    path = path_of(second)
+    path = second.folder / "simulated/tiny" / file
     if cut:
         path.write_bytes(path.read_bytes()[:1000])
     else:
@@ -124,12 +116,12 @@ def test_what_other_code_made_is_made_anew(second, monkeypatch):
 
 
 # Imports once, then forks: children that kill themselves before their n-th rename, one after the
-# other in one folder, one that goes on to the end, and then two at the same time in another folder.
+# other in one folder, one that goes on to the end, and then three at once in another folder.
 STOPPED = """
 import os, pathlib, signal, sys
 from analysis.simulate import is_complete, simulate
 
-def child(folder, kill_at=None):
+def child(folder, name="sim01-tiny", kill_at=None):
     if pid := os.fork():
         return pid
     os.environ["BRAINMAPS_DATA"] = folder
@@ -142,7 +134,7 @@ def child(folder, kill_at=None):
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(self, target)
     pathlib.Path.replace = counted
-    os._exit(10 + simulate("sim01-tiny"))
+    os._exit(10 + simulate(name))
 
 def status(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -150,9 +142,9 @@ def status(pid):
 root, moments = sys.argv[1], sys.argv[2:]
 folder = os.environ["BRAINMAPS_DATA"] = f"{root}/one"
 for moment in moments:
-    print(status(child(folder, int(moment))), is_complete("sim01-tiny"))
+    print(status(child(folder, kill_at=int(moment))), is_complete("sim01-tiny"))
 print(status(child(folder)), is_complete("sim01-tiny"))
-both = [child(f"{root}/both"), child(f"{root}/both")]
+both = [child(f"{root}/both", f"{name}-tiny") for name in ("sim01", "sim01", "sim02")]
 print(*sorted(status(pid) for pid in both))
 """
 
@@ -173,9 +165,9 @@ def test_a_killed_run_is_never_taken_as_whole_and_the_next_one_ends_it(second, t
     )
     lines = done.stdout.splitlines()
     assert lines[:-1] == ["-9 False"] * len(moments) + ["11 True"], done.stderr
-    assert lines[-1] == "10 11"  # of two at the same time, one wrote and one waited
-    for name in ("one", "both"):
-        assert digests(tmp_path / name) == second.first
+    assert lines[-1] == "10 11 11"  # of two who want one subject, one wrote and one waited
+    assert digests(tmp_path / "one") == second.first
+    assert digests(tmp_path / "both") == second.both
 
 
 def test_a_name_is_looked_up_without_teacher_and_data(data_folder, monkeypatch):
