@@ -13,7 +13,7 @@ from analysis.files import HEMIS
 from analysis.published import SUBJECTS, TABLE_13
 from analysis.subject import AREAS
 from analysis.surface import sphere
-from analysis.truth import SubjectParameters, Truth, smooth_field
+from analysis.truth import SubjectParameters, Truth, Values, smooth_field
 
 SCORES = TABLE_13.loc[SUBJECTS[0]]
 Rois = Mapping[str, Bool[np.ndarray, " vertex"]]
@@ -40,7 +40,7 @@ class Noise:
     nan_share: float = 0.001  # of vertices, without data
 
 
-def area_scores(n_vertices: int, rois: Rois, noise: Noise) -> Float[np.ndarray, " vertex"]:
+def area_scores(n_vertices: int, rois: Rois, noise: Noise) -> Values:
     """Each vertex's R² in NSD by its area; the mean where areas overlap."""
     total, count = np.zeros(n_vertices), np.zeros(n_vertices)
     for area, score in zip(AREAS, noise.areas, strict=True):
@@ -52,7 +52,7 @@ def area_scores(n_vertices: int, rois: Rois, noise: Noise) -> Float[np.ndarray, 
 
 def draw_ncsnr(
     points: Float[np.ndarray, "vertex 3"], rois: Rois, noise: Noise, rng: np.random.Generator
-) -> Float[np.ndarray, " vertex"]:
+) -> Values:
     """Signal sd over noise sd of one of NSD's trials, of a typical subject.
 
     Over all vertices exactly NSD's distribution. Which vertex has which value: the ncsnr that its
@@ -81,7 +81,7 @@ def _apart(truth: Truth, n_surface: int) -> Float[np.ndarray, "vertex 3"]:
 
 def signal_to_noise(
     truth: Truth, rois: Rois, n_surface: int, subject: SubjectParameters, noise: Noise
-) -> Float[np.ndarray, " vertex"]:
+) -> Values:
     """Signal sd over noise sd of one of a subject's simulated trials."""
     rng = np.random.default_rng((subject.seed, 5))
     typical = draw_ncsnr(_apart(truth, n_surface), rois, noise, rng)
@@ -91,7 +91,7 @@ def signal_to_noise(
 
 def draw_betas(
     truth: Truth,
-    snr: Float[np.ndarray, " vertex"],
+    snr: Values,
     signal: Float[np.ndarray, "trial vertex"],
     n_surface: int,
     sessions: int,

@@ -17,6 +17,7 @@ from analysis.stimuli import scene_stimuli
 from analysis.truth import (
     CATEGORY,
     Cortex,
+    Directions,
     SubjectParameters,
     Truth,
     TruthParameters,
@@ -74,7 +75,7 @@ def token_standard(tokens: Iterable[Tokens], by_channel: bool = True) -> Standar
 
 def category_directions(
     tokens: Float[np.ndarray, "picture channel"], labels: Sequence[frozenset[str]]
-) -> dict[str, Float[np.ndarray, " channel"]]:
+) -> Directions:
     """Each category's direction among global tokens, of unit length.
 
     The mean token of pictures with the category less that of those without.

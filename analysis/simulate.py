@@ -149,11 +149,9 @@ def _is_whole(record: Path, key: str) -> bool:
 
 def _pictures_of(name: Name) -> str | None:
     """The identity of a name's pictures; None of photographs that were never given."""
-    if not name.stimuli:
-        return SCENES
-    if not name.pictures.exists():
-        return None
-    return json.loads(name.pictures.read_text("utf8")).get("pictures")
+    if name.stimuli and name.pictures.exists():
+        return json.loads(name.pictures.read_text("utf8")).get("pictures")
+    return None if name.stimuli else SCENES
 
 
 def is_complete(name: str) -> bool:

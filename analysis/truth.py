@@ -8,6 +8,7 @@ layer and channel, which the fitted model does too unless told otherwise: a teac
 step is `TruthParameters(standardised=False)`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from analysis import anatomy
 from analysis.files import HEMIS
 from analysis.surface import sphere
 
+Values = Float[np.ndarray, " vertex"]  # one per visual vertex
+Directions = Mapping[str, Float[np.ndarray, " channel"]]  # of categories
 HALF_WIDTH = 4.2  # deg of visual angle from the centre of a picture to its edge, as in NSD
 CATEGORY = {  # what a category area responds to
     "face": ("OFA", "FFA-1", "FFA-2"),
@@ -111,25 +114,18 @@ def visual_cortex(n_surface: int, shape: anatomy.Shape) -> Cortex:
     for i, hemi in enumerate(HEMIS):
         points = sphere(hemi, n_surface)[0]
         visual = anatomy.visual_vertices(hemi, n_surface)
-        retinotopy = anatomy.retinotopy(hemi, points, shape)
-        labelled = np.flatnonzero(retinotopy.area)
+        field = anatomy.retinotopy(hemi, points, shape)
+        labelled = np.flatnonzero(field.area)
         beyond, nearest = KDTree(points[labelled]).query(points[visual])
-        nearest = labelled[nearest]
-        centre = np.stack([retinotopy.x[nearest], -retinotopy.y[nearest]], 1) / HALF_WIDTH
+        centre = np.stack([field.x, -field.y], 1)[labelled[nearest]] / HALF_WIDTH
         from_v1 = anatomy.distance_from_v1(hemi, n_surface, shape)[visual]
         side = [-1000.0, 1000.0][i]  # mm: what is smooth in one hemisphere differs in the other
         halves.append(
             (visual + i * n_surface, points[visual] + [side, 0, 0], from_v1, centre, beyond)
         )
         labels = anatomy.roi_labels(hemi, n_surface, shape)
-        rois.append(
-            {
-                roi: labels[family][visual] == code
-                for family, codes in anatomy.ROI_CODES.items()
-                for code, roi in codes.items()
-                if code
-            }
-        )
+        names = [(f, *x) for f, codes in anatomy.ROI_CODES.items() for x in codes.items()]
+        rois.append({roi: labels[family][visual] == code for family, code, roi in names if code})
     columns = [np.concatenate(x) for x in zip(*halves, strict=True)]
     return Cortex(*columns, {name: np.concatenate([r[name] for r in rois]) for name in rois[0]})
 
@@ -157,12 +153,10 @@ def smooth_field(
 def hierarchy(
     cortex: Cortex,
     n_layers: int,
-    wander: Float[np.ndarray, " vertex"],
+    wander: Values,
     subject: SubjectParameters,
     parameters: TruthParameters,
-) -> tuple[
-    Float[np.ndarray, " vertex"], Float[np.ndarray, "vertex layer"], Float[np.ndarray, " vertex"]
-]:
+) -> tuple[Values, Float[np.ndarray, "vertex layer"], Values]:
     """Each vertex's level, which rises with the distance from V1, its layers and its scale."""
     level = np.clip(cortex.from_v1 / (parameters.span * subject.span), 0, 1)
     peak = (n_layers - 1) * np.clip(level + subject.layer_wander * wander, 0, 1)
@@ -174,13 +168,12 @@ def hierarchy(
 
 def receptive_fields(
     cortex: Cortex,
-    level: Float[np.ndarray, " vertex"],
-    size_wander: Float[np.ndarray, " vertex"],
-    place_wander: Float[np.ndarray, " vertex"],
+    level: Values,
+    wander: tuple[Values, Values],
     subject: SubjectParameters,
     parameters: TruthParameters,
-) -> tuple[Float[np.ndarray, "vertex 2"], Float[np.ndarray, " vertex"]]:
-    """Each vertex's centre and sd, in half pictures.
+) -> tuple[Float[np.ndarray, "vertex 2"], Values]:
+    """Each vertex's centre and sd, in half pictures; size and eccentricity wander over the cortex.
 
     Receptive fields of V1-V3 and hV4 all have their centre in the picture, as NSD's areas end about
     where fields leave it. The wedges reach further, so an eccentricity r, in half pictures, is
@@ -188,11 +181,11 @@ def receptive_fields(
     nowhere.
     """
     # of eccentricity, so that each half and quarter of the visual field stays where it is seen
-    centre = cortex.centre * np.exp(subject.field_wander * place_wander)[:, None]
+    centre = cortex.centre * np.exp(subject.field_wander * wander[1])[:, None]
     to_centre = np.exp(-cortex.beyond / parameters.to_centre)
     centre = centre / np.sqrt(1 + np.square(centre).sum(1, keepdims=True)) * to_centre[:, None]
     eccentricity = HALF_WIDTH * np.linalg.norm(centre, axis=1)
-    growth = subject.field * np.exp(subject.field_wander * size_wander)
+    growth = subject.field * np.exp(subject.field_wander * wander[0])
     growth = growth * (1 + (parameters.field_growth - 1) * level)
     sd = (parameters.field[0] + parameters.field[1] * eccentricity) * growth / HALF_WIDTH
     return centre, sd
@@ -200,8 +193,8 @@ def receptive_fields(
 
 def channel_weights(
     cortex: Cortex,
-    level: Float[np.ndarray, " vertex"],
-    category_directions: dict[str, Float[np.ndarray, " channel"]],
+    level: Values,
+    category_directions: Directions,
     rng: np.random.Generator,
     parameters: TruthParameters,
 ) -> Float[np.ndarray, "vertex channel"]:
@@ -212,15 +205,13 @@ def channel_weights(
     """
     width = len(next(iter(category_directions.values())))
     mixtures = []
-    for count, length in (
-        (parameters.early_channels, parameters.early_length),
-        (parameters.late_channels, parameters.late_length),
-    ):
+    early = (parameters.early_channels, parameters.early_length)
+    for count, length in (early, (parameters.late_channels, parameters.late_length)):
         directions = _normed(rng.normal(size=(count, width)))
         mixtures.append(_normed(_smooth_fields(cortex.points, count, length, rng) @ directions))
     shared = parameters.early_shared * _normed(rng.normal(size=(1, width)))
-    early = _normed(mixtures[0] + shared)
-    channel = _normed((1 - level[:, None]) * early + level[:, None] * mixtures[1])
+    mixture = _normed(mixtures[0] + shared)
+    channel = _normed((1 - level[:, None]) * mixture + level[:, None] * mixtures[1])
     share = parameters.category_share
     for category, areas in CATEGORY.items():
         mask = np.any([cortex.rois[area] for area in areas], axis=0)
@@ -231,7 +222,7 @@ def channel_weights(
 def draw_truth(
     cortex: Cortex,
     n_layers: int,
-    category_directions: dict[str, Float[np.ndarray, " channel"]],
+    category_directions: Directions,
     subject: SubjectParameters,
     parameters: TruthParameters,
 ) -> Truth:
@@ -240,7 +231,7 @@ def draw_truth(
     length = parameters.wander_length
     sizes, places, layers = (smooth_field(cortex.points, length, rng) for _ in range(3))
     level, layer, scale = hierarchy(cortex, n_layers, layers, subject, parameters)
-    space, field = receptive_fields(cortex, level, sizes, places, subject, parameters)
+    space, field = receptive_fields(cortex, level, (sizes, places), subject, parameters)
     rng = np.random.default_rng((subject.seed, 1))
     channel = channel_weights(cortex, level, category_directions, rng, parameters)
     early = np.any([cortex.rois[area] for area in EARLY], axis=0)
