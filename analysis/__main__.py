@@ -70,10 +70,11 @@ def simulate(subjects: tuple[str, ...], stimuli: Path | None, noise: str) -> Non
     from joblib import Parallel, delayed  # slow imports only where needed
 
     from analysis.cores import machine_cores
-    from analysis.simulate import PEOPLE, name_on
+    from analysis.simulate import SIMULATED_SUBJECTS, name_on
     from analysis.simulate import simulate as write
 
-    names = [name_on(subject, stimuli, noise == "nsd") for subject in subjects or PEOPLE]
+    subjects = subjects or tuple(SIMULATED_SUBJECTS)
+    names = [name_on(subject, stimuli, noise == "nsd") for subject in subjects]
     at_once = Parallel(min(machine_cores(), len(names)))
     written = at_once(delayed(write)(str(name), stimuli) for name in names)
     for name, made in zip(names, written, strict=True):

@@ -20,27 +20,14 @@ from analysis.surface import FSAVERAGE5, FULL, RADIUS, arc, check, pial, sphere
 
 # The values of NSD's label files, by family.
 ROI_CODES = {
-    "prf-visualrois": {
-        0: "Unknown",
-        1: "V1v",
-        2: "V1d",
-        3: "V2v",
-        4: "V2d",
-        5: "V3v",
-        6: "V3d",
-        7: "hV4",
-    },
-    "floc-faces": {0: "Unknown", 1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"},
-    "floc-bodies": {0: "Unknown", 1: "EBA", 2: "FBA-1", 3: "FBA-2", 4: "mTL-bodies"},
-    "floc-places": {0: "Unknown", 1: "OPA", 2: "PPA", 3: "RSC"},
-    "floc-words": {
-        0: "Unknown",
-        1: "OWFA",
-        2: "VWFA-1",
-        3: "VWFA-2",
-        4: "mfs-words",
-        5: "mTL-words",
-    },
+    family: dict(enumerate(["Unknown", *names.split()]))
+    for family, names in {
+        "prf-visualrois": "V1v V1d V2v V2d V3v V3d hV4",
+        "floc-faces": "OFA FFA-1 FFA-2 mTL-faces aTL-faces",
+        "floc-bodies": "EBA FBA-1 FBA-2 mTL-bodies",
+        "floc-places": "OPA PPA RSC",
+        "floc-words": "OWFA VWFA-1 VWFA-2 mfs-words mTL-words",
+    }.items()
 }
 
 # nsdgeneral's vertices at full size, and the centre of the cap that stands in for it: on the sphere
@@ -61,14 +48,10 @@ PEAKS = {
 }
 
 
-UNTURNED = np.eye(3)
-UNTURNED.setflags(write=False)
-
-
 class Shape(NamedTuple):
-    """One person's areas: the template's, turned and scaled."""
+    """One subject's areas: the template's, turned and scaled."""
 
-    rotation: Float[np.ndarray, "3 3"] = UNTURNED  # of the sphere
+    rotation: Float[np.ndarray, "3 3"] = np.eye(3)  # of the sphere
     early: float = 1.0  # times the lengths of V1-V3 and hV4 on the sphere
     disc: float = 9.0  # mm along the sphere: radius of a category area
 
@@ -140,23 +123,14 @@ def random_rotation(seed: int, degrees: float) -> Float[np.ndarray, "3 3"]:
 
 
 @cache
-def all_visual_vertices(hemi: str) -> Int[np.ndarray, " visual"]:
-    """The vertices of the mask at full size, ascending. Read-only."""
-    distance = arc(sphere(hemi, FULL)[0], np.array(VISUAL_CENTRE[hemi]))
-    nearest = np.sort(np.argsort(distance, kind="stable")[: VISUAL_VERTICES[hemi]])
-    nearest.setflags(write=False)
-    return nearest
-
-
 def visual_vertices(hemi: str, n_vertices: int) -> Int[np.ndarray, " visual"]:
-    """The vertices of the stand-in for nsdgeneral, ascending; the same for every subject.
-
-    Raises:
-        InputError: for an unknown hemisphere or size.
-    """
+    """The vertices of the stand-in for nsdgeneral, ascending; the same for every subject."""
     check(hemi, n_vertices)
-    vertices = all_visual_vertices(hemi)
-    return vertices[vertices < n_vertices]
+    distance = arc(sphere(hemi, FULL)[0], np.array(VISUAL_CENTRE[hemi]))
+    vertices = np.sort(np.argsort(distance, kind="stable")[: VISUAL_VERTICES[hemi]])
+    vertices = vertices[vertices < n_vertices]
+    vertices.setflags(write=False)
+    return vertices
 
 
 def chart(
@@ -176,9 +150,7 @@ def chart(
 
 
 def retinotopy(
-    hemi: str,
-    coordinates: Float[np.ndarray, "vertex 3"],
-    shape: Shape = TEMPLATE,
+    hemi: str, coordinates: Float[np.ndarray, "vertex 3"], shape: Shape = TEMPLATE
 ) -> Retinotopy:
     """Areas and receptive fields at points of the sphere, by arithmetic alone.
 
@@ -190,7 +162,7 @@ def retinotopy(
     wedge = WEDGES[hemi]
     along, across = (x / shape.early for x in chart(wedge, coordinates @ shape.rotation))
     side = np.sign(across) * wedge.ventral  # 1 ventral, -1 dorsal
-    away = np.abs(across)
+    distance = np.abs(across)  # mm from the meridian
     v1 = wedge.v1[0] + wedge.v1[1] * along + wedge.v1[2] * np.sqrt(along.clip(min=0))
     v2 = v1 + wedge.v2[0] + wedge.v2[1] * along
     v3 = v2 + wedge.v3[0] + wedge.v3[1] * along
@@ -198,21 +170,21 @@ def retinotopy(
     inside = (along > FOVEA) & (along < wedge.length)
     ventral = side > 0
     bands = [  # outer rim, share of a quarter turn away from the horizontal meridian, ventral code
-        (np.where(ventral, v3 + HV4_WIDTH, -np.inf), 1 - (away - v3) / HV4_WIDTH, 7),
-        (v3, (away - v2) / (v3 - v2), 5),
-        (v2, (v2 - away) / (v2 - v1), 3),
-        (v1, away / v1, 1),
+        (np.where(ventral, v3 + HV4_WIDTH, -np.inf), 1 - (distance - v3) / HV4_WIDTH, 7),
+        (v3, (distance - v2) / (v3 - v2), 5),
+        (v2, (v2 - distance) / (v2 - v1), 3),
+        (v1, distance / v1, 1),
     ]
     area = np.zeros(len(coordinates), dtype=np.int64)
     angle = np.full(len(coordinates), np.nan)
     for rim, quarter, code in bands:  # from outside in: a band keeps what the next one leaves
-        where = inside & (away < rim)
+        where = inside & (distance < rim)
         area[where] = np.where(ventral, code, code + 1)[where]
         angle[where] = (90 - 90 * side * quarter)[where]
 
     slope, offset = wedge.magnification
-    distance = np.hypot(along.clip(min=0), across)
-    eccentricity = (np.exp(slope * distance + offset) - 0.75).clip(min=0)
+    from_fovea = np.hypot(along.clip(min=0), across)
+    eccentricity = (np.exp(slope * from_fovea + offset) - 0.75).clip(min=0)
     eccentricity[area == 0] = np.nan
     right = {"lh": 1, "rh": -1}[hemi]  # each hemisphere sees the other side
     x = right * eccentricity * np.sin(np.radians(angle))
@@ -226,9 +198,6 @@ def category_areas(
 
     Discs about the pial vertex nearest to each peak. Areas of one family share no vertex
     (the nearest peak has it); areas of different families may. At 642 vertices one can be empty.
-
-    Raises:
-        InputError: for an unknown hemisphere or size.
     """
     coordinates = sphere(hemi, n_vertices)[0]
     free = np.zeros(n_vertices, dtype=bool)
@@ -244,19 +213,26 @@ def category_areas(
         centres = sphere(hemi, FSAVERAGE5)[0][nearest]
         distance = np.stack([arc(turned, centre) for centre in centres])  # (area, vertex)
         for i, name in enumerate(peaks):
-            own = (distance.argmin(axis=0) == i) & (distance[i] <= shape.disc)
-            areas[name] = np.flatnonzero(own & free)
+            disc = (distance.argmin(axis=0) == i) & (distance[i] <= shape.disc)
+            areas[name] = np.flatnonzero(disc & free)
     return areas
+
+
+def roi_labels(hemi: str, n_vertices: int, shape: Shape) -> dict[str, Int[np.ndarray, " vertex"]]:
+    """Each vertex's label in each family of ROIs; 0: none."""
+    labels = {family: np.zeros(n_vertices, int) for family in ROI_CODES}
+    labels["prf-visualrois"] = retinotopy(hemi, sphere(hemi, n_vertices)[0], shape).area
+    areas = category_areas(hemi, n_vertices, shape)
+    for family, codes in ROI_CODES.items():
+        for code, name in codes.items():
+            labels[family][areas.get(name, [])] = code
+    return labels
 
 
 def distance_from_v1(
     hemi: str, n_vertices: int, shape: Shape = TEMPLATE
 ) -> Float[np.ndarray, " vertex"]:
-    """Distance along the sphere to the nearest vertex of V1, in mm; 0 within it.
-
-    Raises:
-        InputError: for an unknown hemisphere or size.
-    """
+    """Distance along the sphere to the nearest vertex of V1, in mm; 0 within it."""
     coordinates = sphere(hemi, n_vertices)[0]
     v1 = np.isin(retinotopy(hemi, coordinates, shape).area, (1, 2))
     chord = KDTree(coordinates[v1]).query(coordinates)[0]

@@ -1,10 +1,10 @@
-"""How simulated people compare with what is known of NSD: `fidelity_table(people)`."""
+"""How simulated subjects compare with what is known of NSD: `fidelity_table(people)`."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from analysis import explained
 from analysis.algonauts import OTHERS, VERTICES
@@ -28,59 +28,49 @@ def ceilings(subject: Subject, shares: Sequence[float]) -> Float[np.ndarray, " s
 
 
 def session_levels(people: Mapping[str, Person]) -> pd.DataFrame:
-    """A row per person and session: the median vertex's mean and sd, per cent signal change."""
-    rows = []
-    for name, (_, prepared) in people.items():
-        kept = prepared.kept
-        levels = zip(prepared.mean[:, kept], prepared.sd[:, kept], strict=True)
-        for session, (mean, sd) in enumerate(levels, 1):
-            rows.append((name, session, float(np.median(mean)), float(np.median(sd))))
-    return pd.DataFrame(rows, columns=["subject", "session", "mean", "sd"])
-
-
-def _without_data() -> list[float]:
-    """The share of the challenge's vertices that were left out of each subject, in per cent."""
-    whole = sum(OTHERS)
-    left_out = [whole - sum(VERTICES.get(number, OTHERS)) for number in range(1, 9)]
-    return [100 * n / whole for n in left_out]
-
-
-def _area(subject: Subject, mask: Bool[np.ndarray, " vertex"]) -> float:
-    return 100 * float(mask.mean())
+    """A row per subject and session: the median vertex's mean and sd, per cent signal change."""
+    levels = [
+        (name, session, float(np.median(mean)), float(np.median(sd)))
+        for name, (_, prepared) in people.items()
+        for session, (mean, sd) in enumerate(
+            zip(prepared.mean[:, prepared.kept], prepared.sd[:, prepared.kept], strict=True), 1
+        )
+    ]
+    return pd.DataFrame(levels, columns=["subject", "session", "mean", "sd"])
 
 
 def fidelity_table(people: Mapping[str, Person]) -> pd.DataFrame:
-    """A row per quantity: NSD's least and greatest, how many it is known of, and each person's.
+    """A row per quantity: NSD's least and greatest, how many it is known of, and each subject's.
 
     ncsnr and noise ceilings are of a trial worth one of NSD's, whatever a simulated one is worth.
-    The last column says how many of the people lie within NSD's range; it is empty where one value
-    only is known.
+    The last column says how many of the subjects lie within NSD's range; it is empty where one
+    value only is known. NSD's vertices without data are those that the Algonauts challenge lacks.
     """
-    percentiles = [int(c) for c in NSD_CEILINGS.columns]
-    known: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    quantities: dict[str, tuple[Sequence[float], Sequence[float]]] = {}  # of NSD, of the subjects
     subjects = [subject for subject, _ in people.values()]
-    mine = [float(np.median(nsd_ncsnr(s))) for s in subjects]
-    known["median ncsnr of one of NSD's trials"] = (NSD_NCSNR.tolist(), mine)
-    for p in percentiles:
-        mine = [ceilings(s, [p / 100]).item() for s in subjects]
-        known[f"noise ceiling of 3 of NSD's trials, {p}th percentile, %"] = (
+    medians = [float(np.median(nsd_ncsnr(s))) for s in subjects]
+    quantities["median ncsnr of one of NSD's trials"] = (NSD_NCSNR.tolist(), medians)
+    for p in NSD_CEILINGS.columns:
+        quantities[f"noise ceiling of 3 of NSD's trials, {p}th percentile, %"] = (
             NSD_CEILINGS[p].tolist(),
-            mine,
+            [ceilings(s, [int(p) / 100]).item() for s in subjects],
         )
-    left_out = [100 * float((~prepared.kept).mean()) for _, prepared in people.values()]
-    known["vertices without data, %"] = (_without_data(), left_out)
+    n_all = sum(OTHERS)
+    lacking = [100 * (1 - sum(VERTICES.get(n, OTHERS)) / n_all) for n in range(1, 9)]
+    without = [100 * float((~prepared.kept).mean()) for _, prepared in people.values()]
+    quantities["vertices without data, %"] = (lacking, without)
     levels = session_levels(people).groupby("subject", sort=False)[["mean", "sd"]].mean()
     for column, value in NSD_BETAS.items():
-        quantity = f"{column} of betas, % signal change"
-        known[quantity] = ([value], levels.loc[list(people), column].tolist())
-    for area, (vertices, of) in NSD_AREAS.items():
-        mine = [_area(s, s.rois.get(area, np.zeros(len(s.vertices), bool))) for s in subjects]
-        known[f"{area}, % of visual cortex"] = ([100 * vertices / of], mine)
+        of_subjects = levels.loc[list(people), column].tolist()
+        quantities[f"{column} of betas, % signal change"] = ([value], of_subjects)
+    for area, (vertices, n) in NSD_AREAS.items():
+        shares = [100 * float(np.mean(s.rois.get(area, False))) for s in subjects]
+        quantities[f"{area}, % of visual cortex"] = ([100 * vertices / n], shares)
     rows = []
-    for quantity, (theirs, mine) in known.items():
-        low, high = min(theirs), max(theirs)
-        row = {"quantity": quantity, "NSD, least": low, "greatest": high, "known of": len(theirs)}
-        within = sum(low <= value <= high for value in mine)
-        row |= dict(zip(people, mine, strict=True))
-        rows.append(row | {"within": f"{within} of {len(mine)}" if len(theirs) > 1 else ""})
+    for quantity, (nsd, values) in quantities.items():
+        low, high = min(nsd), max(nsd)
+        row = {"quantity": quantity, "NSD, least": low, "greatest": high, "known of": len(nsd)}
+        within = f"{sum(low <= v <= high for v in values)} of {len(values)}"
+        row |= dict(zip(people, values, strict=True))
+        rows.append(row | {"within": within if len(nsd) > 1 else ""})
     return pd.DataFrame(rows)

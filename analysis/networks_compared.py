@@ -26,7 +26,7 @@ from analysis.readings import Reading, named, read, truth_reading
 from analysis.simulate import TEACHER, parse_name
 from analysis.study import extract_tokens, get_subject
 from analysis.sweep import BASE, DIFFUSION, different, get_fits, planning, sized
-from analysis.truth import PEOPLE
+from analysis.truth import SIMULATED_SUBJECTS
 from analysis.verdicts import Judged
 
 Fits = dict[str, list[Fit]]  # by name, then by seed
@@ -109,7 +109,7 @@ def people(subject: str, others: str = "") -> list[str]:
     """
     if not others and subject.startswith("sim"):
         parse_name(subject)  # a wrong name is told
-        others = " ".join(name + subject[5:] for name in PEOPLE)
+        others = " ".join(name + subject[5:] for name in SIMULATED_SUBJECTS)
     return list(dict.fromkeys([subject, *others.split()]))
 
 

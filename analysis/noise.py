@@ -1,4 +1,4 @@
-"""What lies over a simulated subject's signal: noise of single trials, and each session's level."""
+"""Noise of a simulated subject's single trials, and the level of each session."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from analysis.files import HEMIS
 from analysis.published import SUBJECTS, TABLE_13
 from analysis.subject import AREAS
 from analysis.surface import sphere
-from analysis.truth import Person, Truth, smooth_field
+from analysis.truth import SubjectParameters, Truth, Values, smooth_field
 
 SCORES = TABLE_13.loc[SUBJECTS[0]]
+Rois = Mapping[str, Bool[np.ndarray, " vertex"]]
 AREA_SCORES = tuple(float(SCORES[area]) for area in AREAS)
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What lies over the signal; figures are NSD's (its manual and published arrays)."""
+    """How noisy trials are; figures are NSD's (its manual and published arrays)."""
 
     trials_worth: float = 10.0  # of NSD's trials: a trial's noise variance is divided by it
     shares: tuple[float, ...] = (0, 0.05, 0.25, 0.50, 0.75, 0.95, 1)  # of vertices below
@@ -39,9 +40,7 @@ class Noise:
     nan_share: float = 0.001  # of vertices, without data
 
 
-def area_scores(
-    n_vertices: int, rois: Mapping[str, Bool[np.ndarray, " vertex"]], noise: Noise
-) -> Float[np.ndarray, " vertex"]:
+def area_scores(n_vertices: int, rois: Rois, noise: Noise) -> Values:
     """Each vertex's R² in NSD by its area; the mean where areas overlap."""
     total, count = np.zeros(n_vertices), np.zeros(n_vertices)
     for area, score in zip(AREAS, noise.areas, strict=True):
@@ -52,12 +51,9 @@ def area_scores(
 
 
 def draw_ncsnr(
-    points: Float[np.ndarray, "vertex 3"],
-    rois: Mapping[str, Bool[np.ndarray, " vertex"]],
-    noise: Noise,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, " vertex"]:
-    """Signal sd over noise sd of one of NSD's trials, of a typical person.
+    points: Float[np.ndarray, "vertex 3"], rois: Rois, noise: Noise, rng: np.random.Generator
+) -> Values:
+    """Signal sd over noise sd of one of NSD's trials, of a typical subject.
 
     Over all vertices exactly NSD's distribution. Which vertex has which value: the ncsnr that its
     area would have if a network explained the same share of every ceiling, plus what gives the
@@ -69,10 +65,10 @@ def draw_ncsnr(
     scores = area_scores(n, rois, noise)
     ceiling = scores / noise.overall * noise_ceiling(values).mean()
     expected = np.sqrt(ceiling / (1 - ceiling))
-    left = np.sqrt(max(values.var() - expected.var(), 0))
+    rest = np.sqrt(max(values.var() - expected.var(), 0))
     smooth = np.sqrt(noise.smooth_share) * smooth_field(points, noise.smooth_length, rng)
-    own = np.sqrt(1 - noise.smooth_share) * rng.standard_normal(n)
-    drawn = expected + left * (smooth + own)
+    by_vertex = np.sqrt(1 - noise.smooth_share) * rng.standard_normal(n)
+    drawn = expected + rest * (smooth + by_vertex)
     return values[np.argsort(np.argsort(drawn))]
 
 
@@ -84,33 +80,29 @@ def _apart(truth: Truth, n_surface: int) -> Float[np.ndarray, "vertex 3"]:
 
 
 def signal_to_noise(
-    truth: Truth,
-    rois: Mapping[str, Bool[np.ndarray, " vertex"]],
-    n_surface: int,
-    person: Person,
-    noise: Noise,
-) -> Float[np.ndarray, " vertex"]:
-    """Signal sd over noise sd of one of a person's simulated trials."""
-    rng = np.random.default_rng((person.seed, 5))
+    truth: Truth, rois: Rois, n_surface: int, subject: SubjectParameters, noise: Noise
+) -> Values:
+    """Signal sd over noise sd of one of a subject's simulated trials."""
+    rng = np.random.default_rng((subject.seed, 5))
     typical = draw_ncsnr(_apart(truth, n_surface), rois, noise, rng)
-    first, last = person.quality
+    first, last = subject.quality
     return typical * (first + (last - first) * truth.level) * np.sqrt(noise.trials_worth)
 
 
 def draw_betas(
     truth: Truth,
-    snr: Float[np.ndarray, " vertex"],
+    snr: Values,
     signal: Float[np.ndarray, "trial vertex"],
     n_surface: int,
     sessions: int,
-    person: Person,
+    subject: SubjectParameters,
     noise: Noise,
 ) -> Float[np.ndarray, "trial vertex"]:
     """Single trials in per cent signal change: signal, noise, and each session's own level.
 
     `snr`: signal sd over noise sd of a trial.
     """
-    rng = np.random.default_rng((person.seed, 2))
+    rng = np.random.default_rng((subject.seed, 2))
     points, n_vertices = _apart(truth, n_surface), len(truth.vertices)
 
     sd = noise.fwhm / np.sqrt(8 * np.log(2))

@@ -1,9 +1,8 @@
-"""What simulated people see, and in which order: NSD's stimulus and design files.
+"""What simulated subjects see, and in which order: NSD's stimulus and design files.
 
 The pictures are scenes drawn from a seed, or the reader's own photographs.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +11,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 import scipy.io
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from joblib import Parallel, delayed
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from analysis.files import InputError, NSDTree, file_digest, require, whole_file
+from analysis import mgh
+from analysis.anatomy import visual_vertices
+from analysis.files import HEMIS, InputError, NSDTree, require, whole_file
 from analysis.pictures import SUFFIXES, read_picture
 from analysis.scenes import draw_scene
 from analysis.surface import FSAVERAGE5, FULL, TINY
 
-Shown = tuple[UInt8[np.ndarray, "side side 3"], frozenset[str]]  # a picture and what it shows
+Stimulus = tuple[UInt8[np.ndarray, "side side 3"], frozenset[str]]  # a picture and what it shows
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Size:
         """Of one subject; each is shown three times."""
         return self.sessions * self.trials_per_session // 3
 
+    @property
+    def unshared(self) -> int:
+        return self.pictures - self.shared
+
 
 SIZES = {
     "tiny": Size(TINY, 2, 60, shared=10, picture=32, runs=2),
@@ -49,48 +54,37 @@ SIZES = {
 }
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """Picture files of a folder; those in a folder within it show what that folder is named."""
-
-    folder: Path
-    files: tuple[Path, ...]
-    identity: str  # sha256 of the files' names and bytes
-
-
 def set_name(folder: Path) -> str:
-    """What a set of photographs is called: its folder's name, of letters, digits and _."""
+    """The name of a set of photographs: its folder's, in letters, digits and _."""
     return re.sub(r"\W+", "_", folder.resolve().name, flags=re.ASCII)
 
 
-def photographs(folder: Path, least: int) -> Photographs:
-    """The pictures of a folder, at least so many.
+def photographs(folder: Path, least: int) -> dict[str, Path]:
+    """The pictures in and under a folder by their path there, at least so many; no hidden ones.
 
     Raises:
         InputError: if it is not there or holds fewer.
     """
     require(folder, "a folder of pictures", "Give one of .png or .jpg files.")
-    files = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES))
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = {p.relative_to(folder).as_posix(): p for p in paths}
+    files = {name: path for name, path in files.items() if not re.search(r"(^|/)\.", name)}
     if len(files) < least:
         raise InputError(
             f"{folder}: {len(files)} pictures ({', '.join(SUFFIXES)}); expected {least} or more,"
             " as many as one simulated subject sees. Add some, or simulate a smaller size: -tiny."
         )
-    hashed = hashlib.sha256()
-    for path in files:
-        hashed.update(f"{path.relative_to(folder)} {file_digest(path)}".encode())
-    return Photographs(folder, files, hashed.hexdigest())
+    return files
 
 
-def shown_photographs(photos: Photographs, side: int) -> Iterator[Shown]:
-    """Each as the largest square about its middle, `side` pixels, with its folder's name."""
-    for path in photos.files:
+def photograph_stimuli(files: dict[str, Path], side: int) -> Iterator[Stimulus]:
+    """The largest square about each one's middle, `side` pixels, and its folder's name."""
+    for name, path in files.items():
         square = ImageOps.fit(Image.fromarray(read_picture(path)), (side, side))
-        kinds = path.relative_to(photos.folder).parts[:-1]
-        yield np.asarray(square), frozenset(kinds[:1])
+        yield np.asarray(square), frozenset(Path(name).parts[:-1][:1])
 
 
-def shown_scenes(count: int, side: int) -> Iterator[Shown]:
+def scene_stimuli(count: int, side: int) -> Iterator[Stimulus]:
     """Scenes drawn from the seeds 0, 1, …, with the things in them."""
     processes = 2 if count > 1000 else 1  # to start one takes as long as some hundred scenes
     draw = Parallel(processes, return_as="generator")
@@ -98,31 +92,41 @@ def shown_scenes(count: int, side: int) -> Iterator[Shown]:
         yield scene.picture, scene.labels
 
 
-def write_pictures(path: Path, shown: Iterator[Shown], count: int, side: int) -> list[list[str]]:
-    """Write imgBrick, and return what each picture shows."""
+def write_stimuli(
+    tree: NSDTree, spec: Size, photos: dict[str, Path], n_subjects: int
+) -> list[list[str]]:
+    """What each picture shows; imgBrick, the design and the visual mask are written."""
+    count, side = len(photos) or spec.shared + n_subjects * spec.unshared, spec.picture
+    stimuli = photograph_stimuli(photos, side) if photos else scene_stimuli(count, side)
     labels = []
-    with whole_file(path) as scratch, h5py.File(scratch, "w") as f:
+    with whole_file(tree.stimuli) as scratch, h5py.File(scratch, "w") as f:
         brick = f.create_dataset("imgBrick", (count, side, side, 3), np.uint8)
-        bar = tqdm(shown, total=count, desc="pictures", unit="picture", disable=None)
+        bar = tqdm(stimuli, total=count, desc="pictures", unit="picture", disable=None)
         for i, (picture, kinds) in enumerate(bar):
             brick[i] = picture
             labels.append(sorted(kinds))
+    write_design(tree, spec, count, n_subjects)
+    for hemi in HEMIS:
+        mask = np.zeros(spec.n_surface, int)
+        mask[visual_vertices(hemi, spec.n_surface)] = 1
+        path = tree.group_label(hemi, "nsdgeneral")
+        mgh.write_labels(path, mask, {0: "Unknown", 1: "nsdgeneral"})
     return labels
 
 
-def write_design(tree: NSDTree, spec: Size, count: int, people: int) -> None:
-    """nsd_expdesign.mat, its variables, shapes, types and counting from 1 as in NSD's.
+def write_design(tree: NSDTree, spec: Size, count: int, n_subjects: int) -> None:
+    """Write nsd_expdesign.mat, its variables, shapes, types and counting from 1 as in NSD's.
 
-    Nobody's own picture is another's where there are enough; else each draws from all.
+    No subject's unshared picture is another's where there are enough; else each draws from all.
     """
     rng = np.random.default_rng(0)
-    ids = rng.permutation(count) + 1
+    ids, n = rng.permutation(count) + 1, spec.unshared
     shared, rest = np.sort(ids[: spec.shared]), ids[spec.shared :]
-    each = spec.pictures - spec.shared
-    if len(rest) >= people * each:
-        own = [rest[i * each : (i + 1) * each] for i in range(people)]
+    if len(rest) >= n_subjects * n:
+        unshared = [rest[i * n : (i + 1) * n] for i in range(n_subjects)]
     else:
-        own = [np.random.default_rng((0, i)).permutation(rest)[:each] for i in range(people)]
+        draws = [np.random.default_rng((0, i)) for i in range(n_subjects)]
+        unshared = [draw.permutation(rest)[:n] for draw in draws]
     ordering = rng.permutation(np.repeat(np.arange(spec.pictures), 3))
     sessions = ordering.reshape(spec.sessions, -1)
     repeats = [np.unique(row, return_counts=True)[1] for row in sessions]
@@ -130,16 +134,27 @@ def write_design(tree: NSDTree, spec: Size, count: int, people: int) -> None:
     per_run = np.array_split(np.arange(spec.trials_per_session), spec.runs)
     for run, trials in enumerate(per_run):
         slots[:, run, : len(trials)] = 1
+    variables = {
+        "masterordering": (ordering + 1)[None].astype(np.uint16),
+        "subjectim": np.stack([np.r_[shared, row] for row in unshared]).astype(np.int32),
+        "sharedix": shared[None].astype(np.int32),
+        "stimpattern": slots,
+        "basiccnt": np.array([[(r == k).sum() for r in repeats] for k in (1, 2, 3)], "u2"),
+    }
     with whole_file(tree.design) as scratch:
-        scipy.io.savemat(
-            scratch,
-            {
-                "masterordering": (ordering + 1)[None].astype(np.uint16),
-                "subjectim": np.stack([np.r_[shared, o] for o in own]).astype(np.int32),
-                "sharedix": shared[None].astype(np.int32),
-                "stimpattern": slots,
-                "basiccnt": np.array([[(r == n).sum() for r in repeats] for n in (1, 2, 3)], "u2"),
-            },
-        )
+        scipy.io.savemat(scratch, variables)
         with scratch.open("rb+") as f:  # over the time of day: a seed gives the same bytes
             f.write(b"MATLAB 5.0 MAT-file".ljust(116))
+
+
+def read_stimuli(
+    tree: NSDTree, row: int
+) -> tuple[
+    Int[np.ndarray, " picture"], UInt8[np.ndarray, "picture h w 3"], Int[np.ndarray, " trial"]
+]:
+    """The pictures of a row of the design: their rows of imgBrick, pixels, and showing by trial."""
+    design = scipy.io.loadmat(tree.design)
+    ids = design["subjectim"][row].astype(int) - 1
+    rows, back = np.unique(ids, return_inverse=True)  # HDF5 wants rising rows
+    with h5py.File(tree.stimuli, "r") as f:
+        return ids, f["imgBrick"][rows][back], design["masterordering"][0].astype(int) - 1

@@ -79,10 +79,10 @@ def test_the_table_holds_the_published_row_and_refuses_an_unknown_one(fit, score
 
 
 def test_every_setting_of_the_simulation_is_explained():
-    from analysis import simulate
+    from analysis import noise, simulate, truth
     from analysis.report import settings_table
 
-    for settings in (simulate.SIZES["fs5"], simulate.RULES, simulate.NOISE):
+    for settings in (simulate.SIZES["fs5"], truth.TruthParameters(), noise.Noise()):
         table = settings_table(settings).data
         assert list(table["Setting"]) == [f.name for f in dataclasses.fields(settings)]
         assert table["Meaning"].str.len().min() > 5
