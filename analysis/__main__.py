@@ -41,7 +41,7 @@ normalisation_option = click.option(
 def main() -> None:
     """Predict visual cortex from a vision network, and map what each vertex reads of it.
 
-    Data lie in the folder that BRAINMAPS_DATA names, or in data/ beside the package. Each command
+    Data lie in the folder that BRAINMAPS_DATA names, or in data/ in the checkout. Each command
     makes what it needs and doesn't find; what is there is never made twice.
     """
 
@@ -90,9 +90,9 @@ def _selected(
     optional: bool,
 ) -> tuple:
     """The manifest, and the files that the options of `fetch` and `verify` name."""
-    from analysis.manifest import read_manifest, select
+    from analysis.manifest import data_manifest, select
 
-    manifest = read_manifest()
+    manifest = data_manifest()
     return manifest, select(manifest, subjects, kinds, backbones, sources, sessions, optional)
 
 
@@ -127,33 +127,24 @@ def fetch(dry_run: bool, accept_nsd_terms: bool, jobs: int, **named: object) -> 
     What is there is kept, what was begun goes on, and every file is verified. `--subject subj01`
     with `--kind betas` fetches only the betas.
     """
-    import shutil
-
     from analysis.fetch import fetch as get
-    from analysis.fetch import plan, require_terms
+    from analysis.fetch import file_table, free_bytes
 
-    manifest, entries = _selected(**named)
-    rows = plan(entries)
+    manifest, files = _selected(**named)
+    table = file_table(files)
     if dry_run:
-        for row in rows.itertuples():
-            mark = "about " if row.about else ""
+        for row in table.itertuples():
+            mark = "" if row.exact else "about "
             click.echo(f"{row.state:<8}{mark:>6}{row.bytes:>16,}  {row.file}")
-    for kind, some in rows.groupby("kind", sort=False):
-        need = _size(int(some["bytes"].sum() - some["there"].sum()))
-        total = _size(int(some["bytes"].sum()))
-        click.echo(f"{kind:<12}{len(some):>5} files {total:>12}   to fetch {need:>12}")
-    root = data_root()
-    there = next(p for p in (root, *root.parents) if p.exists())
-    click.echo(
-        f"{'all':<12}{len(rows):>5} files {_size(int(rows['bytes'].sum())):>12}   to fetch"
-        f" {_size(int(rows['bytes'].sum() - rows['there'].sum())):>12}   free on the disk"
-        f" {_size(shutil.disk_usage(there).free)}"
-    )
+    for kind, rows in [*table.groupby("kind", sort=False), ("all", table)]:
+        need = _size(int(rows["bytes"].sum() - rows["present"].sum()))
+        total = _size(int(rows["bytes"].sum()))
+        click.echo(f"{kind:<12}{len(rows):>5} files {total:>12}   to fetch {need:>12}")
+    click.echo(f"free on the disk of {data_root()}: {_size(free_bytes())}")
     if dry_run:
         return
-    require_terms(manifest, entries, accept_nsd_terms)
-    made = get(manifest, entries, jobs)
-    click.echo(f"{len(made)} files fetched to {root}; all {len(entries)} are there.")
+    paths = get(manifest, files, jobs, accept_nsd_terms)
+    click.echo(f"{len(paths)} files fetched to {data_root()}; all {len(files)} are there.")
 
 
 @main.command()
@@ -167,7 +158,7 @@ def verify(**named: object) -> None:
 
     rows = check(_selected(**named)[1])
     for row in rows[~rows["state"].isin(["right", "no checksum, size only"])].itertuples():
-        click.echo(f"{row.state:<8} {row.file} {row.found}")
+        click.echo(f"{row.state:<8} {row.file} {row.problem}")
     counts = rows["state"].value_counts()
     click.echo(", ".join(f"{n:,} {state}" for state, n in counts.items()))
     if counts.get("wrong", 0) or counts.get("missing", 0):
@@ -437,11 +428,11 @@ def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
     wrong = {name: check(name) for name in names or rows()} if verify else {}
     found = rows(names)
     if as_json:
-        from analysis.manifest import read_manifest
+        from analysis.manifest import data_manifest
 
-        for entry in read_manifest().entries:
-            if entry.backbone in found:
-                found[entry.backbone].setdefault("checkpoint", entry.url)
+        for file in data_manifest().files:
+            if file.backbone in found:
+                found[file.backbone].setdefault("checkpoint", file.url)
         click.echo(json.dumps(found, indent=1))
     else:
         click.echo(

@@ -1,365 +1,230 @@
-"""Fetch the manifest's files: size first, terms first, in parallel, resumed, verified.
+"""Fetch the manifest's files over HTTPS: terms first, sizes first, resumed, verified.
 
-    entries = select(read_manifest(), subjects=["subj01"])
-    fetch(manifest, entries, jobs=4)
+    manifest = data_manifest()
+    fetch(manifest, select(manifest, subjects=["subj01"]), accept_terms=True)
 
-A file grows as `NAME.part` beside its place and is renamed when it is whole and its checksum is
-right. `fetched.json` in the data folder records what was fetched, with its sha256.
+A file is renamed to its place when it is whole and its checksum is right. `fetched.json` in the
+data folder records each file's sha256, `terms.json` which terms were accepted.
 """
 
 import datetime
+import errno
 import hashlib
 import json
 import os
-import time
-from collections.abc import Sequence
+import shutil
+import threading
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import filelock
-import fsspec
 import pandas as pd
-from fsspec.spec import AbstractFileSystem
 from tqdm import tqdm
 
-from analysis.archive import unpack
-from analysis.files import InputError, data_root, read_json, require_space, write_json
-from analysis.manifest import Entry, Manifest
+from analysis.files import InputError, data_root, file_digest, write_json
+from analysis.https import download, partials
+from analysis.manifest import DataFile, Manifest
 
-BLOCK = 2**24  # bytes asked for at a time
-TRIES = 5  # of a block
-PAUSE = 1.0  # s before the second try, doubled before each further one
-STALL = 60.0  # s without an answer
-MEND = "Run fetch again: it goes on where it stopped."
-LOST = (OSError, aiohttp.ClientError)  # what a connection that fails raises
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+_writing_records = threading.Lock()
 
 
-def _place(entry: Entry) -> Path:
-    return data_root() / entry.path
-
-
-def _record_path() -> Path:
-    return data_root() / "fetched.json"
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    return read_json(path, "the record of what was fetched", "Delete it.") if path.exists() else {}
-
-
-def _add_record(path: Path, name: str, value: dict[str, Any]) -> None:
-    """Add to a JSON file that other processes may write too."""
+@contextmanager
+def _lock(name: str) -> Iterator[None]:
+    """Hold off other processes, where the file system has locks."""
+    path = data_root() / ".locks" / f"{name.replace('/', '-')}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_suffix(".lock")):
-        write_json(path, _read_record(path) | {name: value})
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        warnings.warn(f"{path}: {error.strerror}; don't fetch twice at once.", stacklevel=3)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def is_there(entry: Entry) -> bool:
-    """Whether the file is in its place, with the size that it has to have."""
-    path = _place(entry)
-    if not path.is_file():
-        return False
-    size = path.stat().st_size
-    return size > 0 if entry.about else size == entry.n_bytes
+def _records(name: str) -> dict[str, dict]:
+    """The entries of a JSON file in the data folder."""
+    path = data_root() / name
+    return json.loads(path.read_text("utf8")) if path.exists() else {}
 
 
-def plan(entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row per file: path, kind, size, bytes that are there (partly too), and its state."""
+def _add_record(name: str, key: str, value: dict) -> None:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with _writing_records, _lock(name):
+        write_json(data_root() / name, _records(name) | {key: value | {"time": now}})
+
+
+def is_whole(file: DataFile) -> bool:
+    """Whether a file is in its place, with its published size where there is one."""
+    size = file.place.stat().st_size if file.place.is_file() else 0
+    return size == file.n_bytes if file.exact else size > 0
+
+
+def file_table(files: Sequence[DataFile]) -> pd.DataFrame:
+    """A row per file: path, kind, bytes, how many are present, and whole, partial or missing."""
     rows = []
-    for entry in entries:
-        part = _part(_place(entry))
-        whole = is_there(entry)
-        there = entry.n_bytes if whole else part.stat().st_size if part.exists() else 0
-        state = "there" if whole else "begun" if there else "missing"
-        size = _place(entry).stat().st_size if whole else entry.n_bytes
-        rows.append(
-            {
-                "file": str(entry.path),
-                "kind": entry.kind,
-                "of": entry.subject or entry.backbone or entry.source,
-                "bytes": size,
-                "there": min(there, size),
-                "state": state,
-                "about": entry.about and not whole,
-            }
-        )
-    return pd.DataFrame(rows)
+    for file in files:
+        whole = is_whole(file)
+        size = file.place.stat().st_size if whole else file.n_bytes
+        partial = max((p.stat().st_size for p in partials(file.place)), default=0)
+        present = size if whole else min(partial, size)
+        state = "whole" if whole else "partial" if present else "missing"
+        rows.append((file.path, file.kind, size, whole or file.exact, present, state))
+    return pd.DataFrame(rows, columns=["file", "kind", "bytes", "exact", "present", "state"])
 
 
-def summary(entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row per subject, network or source and kind: files and bytes there, of how many."""
-    rows = plan(entries)
-    rows["whole"] = rows["state"] == "there"
-    grouped = rows.groupby(["of", "kind"], sort=False)
-    table = grouped.agg(
-        files=("file", "size"), there=("whole", "sum"), size=("bytes", "sum"), has=("there", "sum")
-    )
-    return table.reset_index()
+def free_bytes() -> int:
+    """Free bytes on the disk of the data folder."""
+    root = data_root()
+    return shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
 
 
-# Terms
-
-
-def require_terms(manifest: Manifest, entries: Sequence[Entry], accepted: bool) -> None:
-    """Pass if the terms of all sources are accepted, now or before; records what is accepted now.
-
-    Raises:
-        InputError: with the terms' address and meaning, and the option that accepts them.
-    """
-    path = data_root() / "terms.json"
-    known = _read_record(path)
-    for name in dict.fromkeys(e.source for e in entries):
+def _require_terms(manifest: Manifest, files: Sequence[DataFile], accept: bool) -> None:
+    """Raise InputError unless the terms of all sources are accepted; record those accepted now."""
+    for name in dict.fromkeys(f.source for f in files):
         source = manifest.sources[name]
-        if not source.accept or name in known:
+        if not source.accept or name in _records("terms.json"):
             continue
-        if not accepted:
+        if not accept:
             raise InputError(
                 f"{source.title}: its terms ({source.terms}) have to be accepted first."
                 f" They say: {source.meaning} If you have read and accept them, give"
                 f" --accept-{name}-terms."
             )
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        _add_record(path, name, {"terms": source.terms, "accepted": now})
+        _add_record("terms.json", name, {"terms": source.terms})
 
 
-# One file
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """A file as its server describes it."""
-
-    fs: AbstractFileSystem
-    path: str
-    size: int
-    tag: str  # ETag or time of change: another one is another file
-
-
-def _filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """Where an address leads: S3, asked without a name, or HTTP."""
-    if url.startswith("s3://"):
-        endpoint = os.environ.get("BRAINMAPS_S3_ENDPOINT")
-        return fsspec.core.url_to_fs(
-            url,
-            anon=True,
-            use_listings_cache=False,
-            client_kwargs={"endpoint_url": endpoint} if endpoint else {},
-            config_kwargs={
-                "connect_timeout": STALL,
-                "read_timeout": STALL,
-                "retries": {"max_attempts": 1},
-            },
-        )
-    timeout = aiohttp.ClientTimeout(sock_connect=STALL, sock_read=STALL)
-    return fsspec.core.url_to_fs(url, client_kwargs={"timeout": timeout}, use_listings_cache=False)
-
-
-def _refusal(error: BaseException) -> str | None:
-    """Why trying again can't help: the server said no, or that there is no such file."""
-    cause = error.__cause__  # fsspec calls whatever went wrong over HTTP a missing file
-    status = getattr(error, "status", None) or getattr(cause, "status", None)
-    if isinstance(cause, LOST) and status is None:
-        return None
-    if status in (404, 410) or (isinstance(error, FileNotFoundError) and status is None):
-        return "no such file there (404). The address in data_manifest.yaml may be out of date."
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return "access refused (403). Check the source's terms and whether it asks for a login."
-    return None
-
-
-def _trying(do: Any, entry: Entry) -> Any:
-    """`do()`, tried again after a growing pause where a connection fails.
-
-    Raises:
-        InputError: naming the address, when the server refuses or all tries failed.
-    """
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
-        try:
-            return do()
-        except LOST as error:
-            if why := _refusal(error):
-                raise InputError(f"{entry.url}: {why}") from error
-            last = error
-    raise InputError(
-        f"{entry.url}: {type(last).__name__}: {last}; {TRIES} tries. What came is kept. {MEND}"
-    ) from last
-
-
-def _describe(entry: Entry) -> _Remote:
-    fs, path = _filesystem(entry.url)
-    fs.invalidate_cache()
-    info = fs.info(path)
-    if not info.get("size"):
-        raise OSError(f"the server tells no size ({info.get('size')})")
-    tag = info.get("ETag") or info.get("Last-Modified") or info.get("LastModified") or ""
-    return _Remote(fs, path, int(info["size"]), str(tag).strip('"'))
-
-
-def _block(remote: _Remote, start: int) -> bytes:
-    """The bytes from `start`, one block or what is left.
-
-    Raises:
-        OSError: if the server sent another number of bytes.
-    """
-    end = min(start + BLOCK, remote.size)
-    data = remote.fs.cat_file(remote.path, start=start, end=end)
-    if len(data) == remote.size and (start, end) != (0, remote.size):
-        data = data[start:end]  # a server that knows no ranges sends all
-    if len(data) != end - start:
-        raise OSError(f"{len(data):,} bytes came, {end - start:,} were asked for")
-    return data
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _begin(path: Path, entry: Entry, remote: _Remote) -> int:
-    """How much of the file is there already, of this very file; else 0, and nothing is there."""
-    part, note = _part(path), path.with_name(path.name + ".part.json")
-    now = {"url": entry.url, "size": remote.size, "tag": remote.tag}
-    if part.exists() and note.exists() and json.loads(note.read_text("utf8")) == now:
-        return min(part.stat().st_size, remote.size)
-    part.unlink(missing_ok=True)
-    write_json(note, now)
-    return 0
-
-
-def _wrong_checksum(path: Path, entry: Entry, tag: str) -> tuple[str | None, str]:
-    """What is wrong with a file's checksum, or None; and its sha256."""
-    hashes = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
+def _mismatch(path: Path, checksum: str) -> str:
+    """What differs from "md5:DIGITS" or "sha256:DIGITS", maybe its first digits only; or ""."""
+    name, _, digits = checksum.partition(":")
     with path.open("rb") as f:
-        while data := f.read(BLOCK):
-            for hashed in hashes.values():
-                hashed.update(data)
-    found = {name: hashed.hexdigest() for name, hashed in hashes.items()}
-    published = entry.checksum
-    if published and not found[published.algorithm].startswith(published.value):
-        return f"{published.algorithm} {found[published.algorithm]}; expected {published.value}" + (
-            "…" if published.prefix else ""
-        ), found["sha256"]
-    plain_md5 = len(tag) == 32 and set(tag) <= set("0123456789abcdef")
-    if entry.url.startswith("s3://") and plain_md5 and found["md5"] != tag:
-        return f"md5 {found['md5']}; expected {tag}, as the bucket says", found["sha256"]
-    return None, found["sha256"]
+        value = hashlib.file_digest(f, name).hexdigest()
+    return "" if value.startswith(digits) else f"{name} {value}; expected {digits}"
 
 
-def _fetch_one(entry: Entry, bar: tqdm) -> Path:
-    """One file, whole and right, in its place.
+def unpack(archive: Path) -> None:
+    """Extract a zip archive beside itself; files and folders already there stay as they are.
 
-    Raises:
-        InputError: naming the address or file; what was not wrong is kept to go on from.
+    What lies at the archive's top appears whole, by a rename; so nothing is written through a
+    link that was there.
     """
-    path = _place(entry)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_name(path.name + ".lock")):
-        if is_there(entry):
-            return path
-        remote = _trying(lambda: _describe(entry), entry)
-        if not entry.about and remote.size != entry.n_bytes:
-            raise InputError(
-                f"{entry.url}: {remote.size:,} bytes; data_manifest.yaml says {entry.n_bytes:,}."
-                " The file was changed there: nothing was fetched."
-            )
-        part, at = _part(path), _begin(path, entry, remote)
-        bar.total += remote.size - entry.n_bytes
-        bar.update(at)
-        with part.open("r+b" if part.exists() else "wb") as f:
-            f.truncate(at)
-            f.seek(at)
-            while at < remote.size:
-                start = at
-                data = _trying(lambda start=start: _block(remote, start), entry)
-                f.write(data)
-                f.flush()
-                at += len(data)
-                bar.update(len(data))
-            os.fsync(f.fileno())
-        wrong, sha256 = _wrong_checksum(part, entry, remote.tag)
-        if wrong:
-            part.unlink()
-            path.with_name(path.name + ".part.json").unlink()
-            raise InputError(f"{entry.url}: {wrong}. Nothing was kept of it. {MEND}")
-        part.replace(path)
-        path.with_name(path.name + ".part.json").unlink(missing_ok=True)
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        made = {"url": entry.url, "bytes": remote.size, "sha256": sha256, "fetched": now}
-        _add_record(_record_path(), str(entry.path), made | {"tag": remote.tag})
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
-    return path
+    folder, scratch = archive.parent, archive.with_name(f".{archive.name}.unpacking")
+    if scratch.exists():  # left by a process that was killed
+        shutil.rmtree(scratch)
+    scratch.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as zip_file:
+            members = {m: folder / m.filename.split("/")[0] for m in zip_file.infolist()}
+            absent = [m for m, top in members.items() if not os.path.lexists(top)]
+            zip_file.extractall(scratch, absent)
+        for path in scratch.iterdir():
+            path.rename(folder / path.name)
+    except DAMAGED_ZIP as error:
+        raise InputError(f"{archive}: damaged ({error}). Delete it and fetch it again.") from error
+    finally:
+        shutil.rmtree(scratch)
+    for member, top in members.items():
+        path = folder / member.filename
+        if not member.is_dir() and not (path.is_file() and path.stat().st_size == member.file_size):
+            raise InputError(f"{path}: not as in {archive}. Move {top} away and run fetch again.")
 
 
-# All files
+def _fetch_file(file: DataFile, advance: Callable[[int], None]) -> str:
+    """Why a file could not be fetched; or "", and it is in its place, and unpacked."""
+    try:
+        file.place.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(file.path):
+            if not is_whole(file):
+                partial = download(
+                    file.url, file.place, file.n_bytes if file.exact else None, advance
+                )
+                if file.checksum and (problem := _mismatch(partial, file.checksum)):
+                    partial.unlink()
+                    return f"{file.path}: {problem}; what {file.url} sent was deleted"
+                record = {"url": file.url, "sha256": file_digest(partial)}
+                _add_record("fetched.json", file.path, record)
+                partial.replace(file.place)
+            if file.kind == "archive":
+                unpack(file.place)
+    except (InputError, OSError) as error:  # what requests raises is an OSError
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        advice = "the disk is full: free some space, or set BRAINMAPS_DATA to a larger disk"
+        return f"{file.path}: {advice if full else error}"
+    return ""
 
 
 def fetch(
-    manifest: Manifest, entries: Sequence[Entry], jobs: int = 4, progress: bool | None = None
+    manifest: Manifest, files: Sequence[DataFile], jobs: int = 4, accept_terms: bool = False
 ) -> list[Path]:
-    """The files that were not there, fetched, and archives unpacked beside themselves.
+    """Paths of the files that were missing, now fetched; archives are unpacked beside themselves.
 
-    One that fails doesn't stop the others.
+    A file that fails doesn't stop the others.
 
     Raises:
-        InputError: if the disk is too small, or naming every file that failed and why.
+        InputError: if terms are not accepted or the disk is too small, before anything is fetched;
+            else naming every file that failed and why.
     """
-    for entry in entries:
-        source = manifest.sources[entry.source]
-        if source.manual and not is_there(entry):
-            raise InputError(f"{_place(entry)}: not found; {source.title}: {source.how}")
-    missing = [e for e in entries if not is_there(e)]
-    rows = plan(missing)
-    left = int((rows["bytes"] - rows["there"]).sum()) if missing else 0
-    require_space(data_root(), left, "what is to be fetched")
-    failures = []
+    missing = [f for f in files if not is_whole(f)]
+    for file in missing:
+        if (source := manifest.sources[file.source]).manual:
+            raise InputError(f"{file.place}: not found; {source.title}: {source.manual}")
+    _require_terms(manifest, missing, accept_terms)
+    table = file_table(missing)
+    if (n_bytes := table["bytes"].sum() - table["present"].sum()) > free_bytes():
+        raise InputError(
+            f"{data_root()}: {free_bytes() / 1e9:,.2f} GB free on the disk; {n_bytes / 1e9:,.2f} GB"
+            " are to be fetched. Free some space, or set BRAINMAPS_DATA to a larger disk."
+        )
+    tasks = [f for f in files if f.kind == "archive" or not is_whole(f)]
+    stop = threading.Event()
+
+    def advance(n: int) -> None:
+        bar.update(n)
+        if stop.is_set():
+            raise InputError("stopped")
+
     with (
-        tqdm(
-            total=sum(e.n_bytes for e in missing),
-            unit="B",
-            unit_scale=True,
-            desc=f"{len(missing)} files",
-            disable=progress if progress is None else not progress,
-        ) as bar,
+        tqdm(total=table["bytes"].sum(), unit="B", unit_scale=True, disable=None) as bar,
         ThreadPoolExecutor(jobs) as pool,
     ):
-        under_way = [(e, pool.submit(_fetch_one, e, bar)) for e in missing]
-        for entry, done in under_way:
-            try:
-                done.result()
-            except InputError as error:
-                failures.append(f"{entry.path}: {error}")
-    if failures:
+        try:
+            problems = [p for p in pool.map(lambda file: _fetch_file(file, advance), tasks) if p]
+        except KeyboardInterrupt:  # the files under way end at their next block
+            stop.set()
+            raise
+    if problems:
         raise InputError(
-            f"{len(failures)} of {len(missing)} files were not fetched; the others are whole.\n"
-            + "\n".join(failures)
+            f"{len(problems)} of {len(tasks)} files were not fetched; the others are whole. What"
+            " came is kept: run fetch again.\n" + "\n".join(problems)
         )
-    for entry in entries:
-        if entry.unpack:
-            unpack(_place(entry), _place(entry).parent)
-    return [_place(e) for e in missing]
+    return [f.place for f in missing]
 
 
-def verify(entries: Sequence[Entry]) -> pd.DataFrame:
-    """A row per file: right, wrong (with what was found), missing, or only its size known.
+def verify(files: Sequence[DataFile]) -> pd.DataFrame:
+    """A row per file: right, wrong (with the problem), missing, or only its size known.
 
     A file is held against the published checksum, and against its sha256 when it was fetched.
     """
-    record = _read_record(_record_path())
-    rows = []
-    for entry in tqdm(entries, desc="files verified", unit="file", disable=None):
-        path, known = _place(entry), record.get(str(entry.path))
-        state, found = "missing", ""
-        if path.is_file():
-            wrong, sha256 = _wrong_checksum(path, entry, "")
-            if not wrong and known and known["sha256"] != sha256:
-                wrong = f"sha256 {sha256}; expected {known['sha256']}, as fetched"
-            if not wrong and not is_there(entry):
-                wrong = f"{path.stat().st_size:,} bytes; expected {entry.n_bytes:,}"
-            checked = bool(known or entry.checksum)
-            state = "wrong" if wrong else "right" if checked else "no checksum, size only"
-            found = wrong or ""
-        rows.append({"file": str(entry.path), "state": state, "found": found})
-    return pd.DataFrame(rows)
+    records, rows = _records("fetched.json"), []
+    for file in tqdm(files, desc="files verified", unit="file", disable=None):
+        state, problem = "missing", ""
+        if file.place.is_file():
+            checksums = [file.checksum] if file.checksum else []
+            if file.path in records:
+                checksums.append(f"sha256:{records[file.path]['sha256']}")
+            problem = "; ".join(filter(None, (_mismatch(file.place, c) for c in checksums)))
+            if not problem and not is_whole(file):
+                problem = f"{file.place.stat().st_size:,} bytes; expected {file.n_bytes:,}"
+            state = "wrong" if problem else "right" if checksums else "no checksum, size only"
+        rows.append((file.path, state, problem))
+    return pd.DataFrame(rows, columns=["file", "state", "problem"])

@@ -2,7 +2,8 @@
 
     from analysis.files import data_root, NSDTree, whole_file
 
-`BRAINMAPS_DATA` names the folder that holds all data; without it, `data/` beside the package.
+`BRAINMAPS_DATA` names the folder that holds all data; without it, that is `data/` in the checkout,
+or of an installed package `data/` in the current folder.
 """
 
 import ast
@@ -37,7 +38,8 @@ class MissingFile(InputError, FileNotFoundError):
 
 def data_root() -> Path:
     """The folder of all data: nsd/, simulated/, features/, fits/."""
-    return Path(os.environ.get("BRAINMAPS_DATA") or ROOT / "data").resolve()
+    beside = ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
+    return Path(os.environ.get("BRAINMAPS_DATA") or beside / "data").resolve()
 
 
 def features_root() -> Path:

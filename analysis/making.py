@@ -3,25 +3,24 @@
 make(get_plan(study).jobs["fit-sim01-clip-mini-6f0e2a3b"])
 """
 
-from analysis.fetch import fetch, plan, require_terms
+from analysis.fetch import fetch
 from analysis.files import data_root
 from analysis.jobs import Job
 from analysis.lessons import lesson_of
-from analysis.manifest import read_manifest, select
+from analysis.manifest import data_manifest, select
 from analysis.receipts import note
 from analysis.study import Study, Wanted, extract_tokens, get_subject
 
 
 def _fetch(job: Job, accepted: bool) -> None:
-    manifest = read_manifest()
+    manifest = data_manifest()
     subjects, backbones, sources = (
         [job.about[k]] if k in job.about else [] for k in ("subject", "backbone", "source")
     )
-    entries = select(manifest, subjects, backbones=backbones, sources=sources)
-    require_terms(manifest, entries, accepted)
-    fetch(manifest, entries)
+    files = select(manifest, subjects, backbones=backbones, sources=sources)
+    fetch(manifest, files, accept_terms=accepted)
     (made,) = job.makes
-    note(data_root() / made, [data_root() / file for file in plan(entries)["file"]])
+    note(data_root() / made, [file.place for file in files])
 
 
 def make(job: Job, accepted: bool = False) -> None:

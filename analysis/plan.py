@@ -16,7 +16,7 @@ from analysis.jobs import Job, Plan, Stage
 from analysis.labelled import DRAWN_PARTS, SHARES
 from analysis.learner import METHODS
 from analysis.lessons import Lesson
-from analysis.manifest import read_manifest
+from analysis.manifest import data_manifest
 from analysis.nsd import SESSIONS
 from analysis.page_needs import ALONE, LAST, NEEDS, OTHERS, TUNES
 from analysis.receipts import receipt
@@ -97,8 +97,8 @@ class _Drawing:
         self.study = study
         self.jobs: dict[str, Job] = {}
         self.makers: dict[str, list[str]] = {}  # of each receipt, the jobs
-        self.entries = read_manifest().entries
-        self.fetched = {entry.backbone for entry in self.entries}
+        self.files = data_manifest().files
+        self.fetched = {file.backbone for file in self.files}
         # networks, with what is taken from them, whose tokens of the shared pictures are counted
         self.seen: set[tuple[str, str]] = set()
         self.running: dict[tuple[str, str], list[str]] = {}  # by subject and network, the jobs
@@ -149,7 +149,7 @@ class _Drawing:
         source, _ = LABELLED[task]
         made = _relative(receipt("fetched", source, {"source": source}))
         if made[0] not in self.makers:
-            n_bytes = float(sum(e.n_bytes for e in self.entries if e.source == source))
+            n_bytes = float(sum(f.n_bytes for f in self.files if f.source == source))
             self.add("fetch", source, made, about={"source": source}, n_bytes=n_bytes)
         return self.makers[made[0]]
 

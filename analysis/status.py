@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import manifest, simulate
-from analysis.features import read_manifest
-from analysis.fetch import plan
+from analysis import features, simulate
+from analysis.fetch import file_table
 from analysis.files import NSDTree, data_root, features_root, fits_root
+from analysis.manifest import data_manifest, select
 from analysis.nsd import SESSIONS, SIMULATED
 
 
@@ -29,11 +29,11 @@ def _nsd() -> Iterator[dict[str, str]]:
     for name in SESSIONS:
         if not tree.beta_folder(name).is_dir():
             continue
-        files = plan(manifest.select(manifest.read_manifest(), [name]))
-        missing = files[files["state"] != "there"]
+        files = file_table(select(data_manifest(), [name]))
+        missing = files[files["state"] != "whole"]
         state = f"{len(files) - len(missing)} of {len(files)} files"
         if len(missing):
-            left = (missing["bytes"] - missing["there"]).sum()
+            left = (missing["bytes"] - missing["present"]).sum()
             state += f", {left / 1e9:,.2f} GB to fetch"
         betas = tree.beta_folder(name)
         sessions = len(list(betas.glob("lh.betas_session*.mgh")))
@@ -70,13 +70,13 @@ def _others() -> Iterator[dict[str, str]]:
 
 
 def _weights() -> Iterator[dict[str, str]]:
-    entries = [e for e in manifest.read_manifest().entries if e.backbone]
-    for name in dict.fromkeys(e.backbone for e in entries):
-        files = plan([e for e in entries if e.backbone == name])
-        there = (files["state"] == "there").sum()
-        if there or (files["state"] == "begun").any():
+    weights = [f for f in data_manifest().files if f.backbone]
+    for name in dict.fromkeys(f.backbone for f in weights):
+        files = file_table([f for f in weights if f.backbone == name])
+        if files["present"].any():
+            n_whole = (files["state"] == "whole").sum()
             paths = [data_root() / f for f in files["file"] if (data_root() / f).exists()]
-            row = {"kind": "weights", "name": name, "state": f"{there} of {len(files)} files"}
+            row = {"kind": "weights", "name": name, "state": f"{n_whole} of {len(files)} files"}
             yield row | _size_and_age(*paths)
 
 
@@ -89,7 +89,7 @@ def _prepared() -> Iterator[dict[str, str]]:
 
 def _caches() -> Iterator[dict[str, str]]:
     for folder in sorted(features_root().glob("*/manifest.json")):
-        parts = read_manifest(folder.parent)["parts"]
+        parts = features.read_manifest(folder.parent)["parts"]
         pictures = sum(len(p["pictures"]) for p in parts.values())
         row = {"kind": "tokens", "name": folder.parent.name, "state": f"{pictures:,} pictures"}
         yield row | _size_and_age(folder.parent)

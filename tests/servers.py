@@ -5,24 +5,30 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from analysis import https
 
 
 @dataclass
-class Bad:
+class Server:
     """What is served under each path, and how."""
 
     files: dict[str, bytes]
-    tag: str = "one"
-    status: int = 0  # answer every request for data with it
-    failures: int = 0  # so many requests for data are cut in the middle
+    etag: str = '"one"'
+    status: int = 0  # answers every request for data with it
+    cuts: int = 0  # so many answers are cut in the middle
     errors: int = 0  # so many requests for data get 500
     ranges: bool = True  # knows ranges; else sends all
+    trickle: float = 0.0  # s between blocks of 20,000 bytes
     pause: float = 0.0  # s before each answer
-    asked: list[str] = field(default_factory=list)  # ranges
+    requests: list[str] = field(default_factory=list)  # the range of each request for data, or all
+    headers: list[dict[str, str]] = field(default_factory=list)  # of each request
+    hosts: list[str] = field(default_factory=list)  # asked for as by a proxy's client
     url: str = ""
 
 
-def _handler(bad: Bad) -> type[http.server.BaseHTTPRequestHandler]:
+def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
@@ -31,40 +37,45 @@ def _handler(bad: Bad) -> type[http.server.BaseHTTPRequestHandler]:
             self.do_GET()
 
         def do_GET(self) -> None:
-            head = self.command == "HEAD"
-            data = bad.files.get(self.path.lstrip("/"))
-            wanted = self.headers.get("Range")
-            if data is None or bad.status:
-                self.send_error(bad.status or 404)
+            address = urlsplit(self.path)
+            if address.hostname:
+                server.hosts.append(address.hostname)
+            server.headers.append(dict(self.headers))
+            data = server.files.get(address.path.lstrip("/"))
+            if data is None or server.status:
+                self.send_error(server.status or 404)
                 return
-            if not head:
-                time.sleep(bad.pause)
-                bad.asked.append(wanted or "all")
-                if bad.errors:
-                    bad.errors -= 1
+            start, status = 0, 200
+            if self.command == "GET":
+                time.sleep(server.pause)
+                span = self.headers.get("Range")
+                server.requests.append(span or "all")
+                if server.errors:
+                    server.errors -= 1
                     self.send_error(500)
                     return
-            some, status = data, 200
-            if wanted and bad.ranges:
-                first, last = wanted.removeprefix("bytes=").split("-")
-                some, status = data[int(first) : int(last) + 1], 206
+                if span and server.ranges and self.headers.get("If-Range") == server.etag:
+                    start, status = int(span.removeprefix("bytes=").rstrip("-")), 206
+            body = data[start:]
             self.send_response(status)
             if status == 206:
-                self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-            self.send_header("Content-Length", str(len(some)))
-            self.send_header("ETag", f'"{bad.tag}"')
-            if bad.ranges:
-                self.send_header("Accept-Ranges", "bytes")
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(body)))
+            if server.etag:
+                self.send_header("ETag", server.etag)
             self.end_headers()
-            if head:
-                return
-            if bad.failures:
-                bad.failures -= 1
-                self.wfile.write(some[: len(some) // 2])
+            if self.command == "GET":
+                self._send(body)
+
+        def _send(self, body: bytes) -> None:
+            if server.cuts:
+                server.cuts -= 1
+                body = body[: len(body) // 2]
                 self.close_connection = True
-                return
             try:
-                self.wfile.write(some)
+                for i in range(0, len(body), 20_000):
+                    self.wfile.write(body[i : i + 20_000])
+                    time.sleep(server.trickle)
             except ConnectionError:
                 self.close_connection = True
 
@@ -72,15 +83,25 @@ def _handler(bad: Bad) -> type[http.server.BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def serving(bad: Bad):
-    """The server, running; `bad.url` is its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(bad))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+def serving(server: Server):
+    """The server, running; `server.url` is its address."""
+    http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
+    thread = threading.Thread(target=http_server.serve_forever, args=[0.01], daemon=True)
     thread.start()
-    bad.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server.url = f"http://127.0.0.1:{http_server.server_address[1]}"
     try:
-        yield bad
+        yield server
     finally:
-        server.shutdown()
-        server.server_close()
+        http_server.shutdown()
+        http_server.server_close()
         thread.join()
+
+
+def hurry(monkeypatch) -> None:
+    """Small blocks, short pauses, and none of this machine's proxies."""
+    monkeypatch.setattr(https, "BLOCK", 10_000)
+    monkeypatch.setattr(https, "PAUSE", 0.01)
+    monkeypatch.setattr(https, "TRIES", 3)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)

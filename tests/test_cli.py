@@ -76,7 +76,10 @@ def test_every_command_is_shown_here():
 
 BAD = {
     "fetch of nothing": (["fetch"], "nothing selected: name a subject"),
-    "fetch of nobody": (["fetch", "--subject", "subj9"], "subject 'subj9': expected one of subj0"),
+    "fetch of nobody": (
+        ["fetch", "--subject", "subj9"],
+        "subject 'subj9': expected one of .*subj0",
+    ),
     "fetch without terms": (
         ["fetch", "--subject", "subj01", "--kind", "ncsnr"],
         "accept-nsd-terms",
@@ -242,7 +245,7 @@ def test_status_says_what_is_there_of_nsd_weights_and_other_data(run, tmp_path):
     betas.mkdir(parents=True)
     (betas / "lh.ncsnr.mgh").write_bytes(bytes(655652))
     (betas / "lh.betas_session01.mgh").write_bytes(bytes(1000))  # cut: not counted as there
-    weights = tmp_path / "weights/sam_vit_b_01ec64.pth.part"
+    weights = tmp_path / "weights/.sam_vit_b_01ec64.pth.0123456789ab.part"
     weights.parent.mkdir()
     weights.write_bytes(bytes(500))
     (tmp_path / "algonauts2023/subj01").mkdir(parents=True)
@@ -315,7 +318,7 @@ def test_a_dry_run_lists_every_file_and_changes_nothing(run, tmp_path):
     done = run("fetch", "--subject", "subj01", "--dry-run")
     assert done.exit_code == 0
     assert done.output.count("betas_session") == 80
-    assert "39.32 GB" in done.output and "free on the disk" in done.output
+    assert "39.32 GB" in done.output and "free on the disk of" in done.output
     assert "nsd/nsddata/experiments/nsd/nsd_expdesign.mat" in done.output
     assert not (tmp_path / "data/nsd").exists()
 

@@ -309,14 +309,14 @@ def test_what_fetch_gets_is_all_that_is_read(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On small parts in the place of the large ones."""
-    from analysis.manifest import read_manifest
+    from analysis.manifest import data_manifest
 
-    entries = [entry for entry in read_manifest().entries if entry.backbone == "sd15"]
-    assert entries
-    for entry in entries:
-        path = tmp_path / entry.path
+    files = [file for file in data_manifest().files if file.backbone == "sd15"]
+    assert files
+    for file in files:
+        path = tmp_path / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(saved / Path(entry.path).relative_to("weights/sd15"), path)
+        shutil.copy(saved / Path(file.path).relative_to("weights/sd15"), path)
     monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
     sd15 = ARCHITECTURES["sd15"]
     small = replace(sd15, size=64, unet=MINI.unet, vae=MINI.vae, text=MINI.text)

@@ -202,6 +202,9 @@ def test_the_data_folder_is_the_named_one(tmp_path, monkeypatch):
     assert files.features_root() == tmp_path / "features" and files.fits_root() == tmp_path / "fits"
     monkeypatch.setenv("BRAINMAPS_DATA", "")
     assert files.data_root() == files.ROOT / "data"
+    monkeypatch.setattr(files, "ROOT", tmp_path / "site-packages")  # no checkout
+    monkeypatch.chdir(tmp_path)
+    assert files.data_root() == tmp_path / "data"
 
 
 def test_paths_are_those_of_nsd(tmp_path):

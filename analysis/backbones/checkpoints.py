@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from analysis.files import InputError, data_root
-from analysis.manifest import Entry, read_manifest
+from analysis.files import InputError
+from analysis.manifest import DataFile, data_manifest
 
 State = dict[str, Tensor]
 # What torch, timm and open_clip raise for a checkpoint that is absent, damaged, of another network,
@@ -90,27 +90,27 @@ LAYOUTS = {
 }
 
 
-def published_file(name: str) -> tuple[Path, Entry] | None:
+def published_file(name: str) -> tuple[Path, DataFile] | None:
     """Where `fetch` puts a backbone's checkpoint, and what the manifest says of it."""
-    found = [e for e in read_manifest().entries if e.backbone == name]
-    return (data_root() / found[0].path, found[0]) if found else None
+    files = [f for f in data_manifest().files if f.backbone == name]
+    return (files[0].place, files[0]) if files else None
 
 
-def check_published(path: Path, entry: Entry) -> None:
+def check_published(path: Path, file: DataFile) -> None:
     """Pass if a file has the checksum that its publisher gives, or none is given.
 
     Raises:
         InputError: with both checksums.
     """
-    if (published := entry.checksum) is None:
+    if file.checksum is None:
         return
+    algorithm, _, expected = file.checksum.partition(":")
     with path.open("rb") as f:
-        found = hashlib.file_digest(f, published.algorithm).hexdigest()
-    if not found.startswith(published.value):
+        found = hashlib.file_digest(f, algorithm).hexdigest()
+    if not found.startswith(expected):
         raise InputError(
-            f"{path}: {published.algorithm} {found}; expected {published.value}"
-            f"{'…' if published.prefix else ''}, as published. Delete the file and run"
-            f" `python -m analysis fetch --backbone {entry.backbone}`."
+            f"{path}: {algorithm} {found}; expected {expected}, as published. Delete the file and"
+            f" run `python -m analysis fetch --backbone {file.backbone}`."
         )
 
 
