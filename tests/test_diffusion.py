@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from analysis.backbones import Backbone, Preprocessing, load_backbone
-from analysis.backbones.cards import card_of
+from analysis.backbones.catalogue import card_of
 from analysis.backbones.diffusion import (
     LAYER_NAMES,
     TABLE_13,

@@ -361,7 +361,7 @@ def test_the_registry_gives_a_time_step_by_name() -> None:
         ("sd-mini,steps=many", {}, "option 'steps=many': expected a number"),
         ("sd-mini,site@T20", {}, "backbone 'sd-mini,site@T20': expected one of sd15, sd-mini"),
         ("sd-mini", {"weights": "gone"}, "weights='gone': no such folder"),
-        ("sd-mini", {"normalisation": "imagenet"}, "given pixels from -1 to 1 alone"),
+        ("sd-mini", {"normalisation": "imagenet"}, "takes pixels from -1 to 1 alone"),
         ("sd15", {}, "fetch --backbone sd15"),
     ],
 )
