@@ -30,7 +30,10 @@ from analysis.files import InputError, data_root, digest, file_digest
 T_MAX = 50
 TABLE_13 = tuple(range(0, T_MAX + 1, 5))
 LAYER_NAMES = (*(f"E{i}" for i in range(1, 9)), *(f"D{i}" for i in range(1, 13)))
-LEVELS_PER_T = 20  # of the 1,000 noise levels that the network was trained on
+# Of the 1,000 noise levels that the network was trained on: 1, 21 … 981, as Stable Diffusion's
+# released scheduler has them (steps_offset 1); a picture's own latent is at level 0, not noiseless
+# (set_alpha_to_one false).
+LEVELS_PER_T, LOWEST_LEVEL = 20, 1
 
 # Share of a picture's variance left at each of these levels: Stable Diffusion's schedule.
 SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -98,9 +101,9 @@ class Inversion:
         return [T_MAX - n if self.clean == T_MAX else n for n in away]
 
     def noise_level(self, time: int) -> int:
-        """The level of the latent at a T, from 0 to 999; -1: none, a picture's own latent."""
+        """The level of the latent at a T, from 0, a picture's own latent, to 981."""
         away = T_MAX - time if self.clean == T_MAX else time
-        return LEVELS_PER_T * (away - 1) if away else -1
+        return LEVELS_PER_T * (away - 1) + LOWEST_LEVEL if away else 0
 
     def settings(self) -> dict[str, Any]:
         """What determines tokens."""
@@ -109,7 +112,7 @@ class Inversion:
 
 def signal(level: int) -> float:
     """The share of variance that is the picture's at a noise level."""
-    return float(SIGNAL[level]) if level >= 0 else 1.0
+    return float(SIGNAL[level])
 
 
 def next_latent(
@@ -251,7 +254,7 @@ class Diffusion(Backbone):
             self.inversion.times(), levels, [*levels[1:], levels[-1]], strict=True
         ):
             told = level if self.inversion.level == "source" else ahead
-            noise, layers = self._noise(latent, max(told, 0))
+            noise, layers = self._noise(latent, told)
             if time in self.times:
                 yield time, layers
             if time == self.times[-1]:
