@@ -412,46 +412,48 @@ def export(fit: str, out: Path, full: bool) -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="As JSON, all of each card.")
-@click.option("--verify", is_flag=True, help="Build each, hold it against its card and hooks.")
-def backbones(names: tuple[str, ...], as_json: bool, verify: bool) -> None:
+def backbones(names: tuple[str, ...], as_json: bool) -> None:
     """List the networks and what the paper says of them.
 
-    NAMES: only these; timm:NAME and open_clip:ARCHITECTURE/TAG too. verified is yes where --verify
-    found a network, with these libraries, as its card says. Exit code 1 where it did not.
+    NAMES: only these; timm:NAME, open_clip:ARCHITECTURE/TAG and MODULE:FUNCTION too.
     """
     import json
-    from importlib.metadata import entry_points
+    from dataclasses import asdict
 
-    from analysis.backbones.verification import rows
-    from analysis.backbones.verification import verify as check
+    from analysis.backbones import CARDS, card_of
 
-    wrong = {name: check(name) for name in names or rows()} if verify else {}
-    found = rows(names)
+    cards = {name: card_of(name) for name in names or CARDS}
     if as_json:
         from analysis.manifest import data_manifest
 
+<<<<<<< HEAD
         for file in data_manifest().files:
             if file.backbone in found:
                 found[file.backbone].setdefault("checkpoint", file.url)
         click.echo(json.dumps(found, indent=1))
+=======
+        rows = {
+            name: asdict(card) | {"widths": card.widths, "cache_bytes": card.cache_bytes}
+            for name, card in cards.items()
+        }
+        for entry in read_manifest().entries:
+            if entry.backbone in rows:
+                rows[entry.backbone].setdefault("checkpoint", entry.url)
+        click.echo(json.dumps(rows, indent=1))
+>>>>>>> networks
     else:
         click.echo(
             f"{'name':<16} {'layers':>6} {'width':>9} {'input':>5} {'patch':>5} {'parameters':>13}"
-            f" {'MB/picture':>10} {'verified':<8} licence"
+            f" {'MB/picture':>10} licence"
         )
-        for name, row in found.items():
-            widths = sorted(set(row["widths"]))
+        for name, card in cards.items():
+            widths = sorted(set(card.widths))
             width = str(widths[0]) if len(widths) == 1 else f"{widths[0]}-{widths[-1]}"
             click.echo(
-                f"{name:<16} {row['layers']:>6} {width:>9} {row['input_size']:>5}"
-                f" {row['patch'] or '-':>5} {row['parameters']:>13,}"
-                f" {row['cache_bytes'] / 1e6:>10.3f} {row['verified']:<8} {row['licence']}"
+                f"{name:<16} {card.layers:>6} {width:>9} {card.input_size:>5}"
+                f" {card.patch or '-':>5} {card.parameters:>13,}"
+                f" {card.cache_bytes / 1e6:>10.3f} {card.licence}"
             )
-        for entry in entry_points(group="brainmaps.backbones") if not names else ():
-            click.echo(f"{entry.name:<16} of the package {entry.dist.name if entry.dist else '?'}")
-    if said := [f"{name}: {why}" for name, why in wrong.items() if why]:
-        click.echo("\n".join(said), err=True)
-        sys.exit(1)
 
 
 study_argument = click.argument(

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pandas.io.formats.style import Styler
 
 from analysis import metrics, model
-from analysis.backbones import CARDS, verification
+from analysis.backbones import CARDS
 from analysis.downloads import Table
 from analysis.fidelity import Person, nsd_ncsnr
 from analysis.files import InputError
@@ -225,20 +225,19 @@ def fidelity_text(people: Mapping[str, Person], table: pd.DataFrame) -> str:
 def networks_table(miniatures: bool) -> Styler:
     """A row per network of the paper's tables, or per miniature."""
     rows = []
-    for name, row in verification.rows().items():
-        if (row["tag"] is None) != miniatures:
+    for name, card in CARDS.items():
+        if (card.tag is None) != miniatures:
             continue
-        low, high = min(row["widths"]), max(row["widths"])
+        low, high = min(card.widths), max(card.widths)
         width = str(low) if low == high else f"{low}{DASH}{high}"
         rows.append(
             {
                 "Name": name,
-                "Layers × width": f"{row['layers']} × {width}",
-                "Input, patch (px)": f"{row['input_size']}, {row['patch'] or 'none'}",
-                "Weights (M)": row["parameters"] / 1e6,
-                "Cache (MB a picture)": row["cache_bytes"] / 1e6,
-                "Verified": row["verified"],
-                "Licence": row["licence"],
+                "Layers × width": f"{card.layers} × {width}",
+                "Input, patch (px)": f"{card.input_size}, {card.patch or 'none'}",
+                "Weights (M)": card.parameters / 1e6,
+                "Cache (MB a picture)": card.cache_bytes / 1e6,
+                "Licence": card.licence,
             }
         )
     return plain_table(pd.DataFrame(rows)).format(precision=2)

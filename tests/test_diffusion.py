@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from analysis.backbones import Backbone, Preprocessing, load_backbone
-from analysis.backbones.cards import card_of
+from analysis.backbones.catalogue import card_of
 from analysis.backbones.diffusion import (
     LAYER_NAMES,
     TABLE_13,
@@ -22,6 +22,7 @@ from analysis.backbones.diffusion import (
     Inversion,
     load_diffusion,
     next_latent,
+    signal,
 )
 from analysis.backbones.diffusion_weights import (
     ARCHITECTURES,
@@ -106,8 +107,8 @@ def test_tokens_are_what_hooks_see_on_the_way_from_the_picture(
         local, global_ = backbone(pictures)
         clean = clean_latents(parts, backbone, pictures)
         expected = hooked(parts, clean, 0, site)  # T50: the picture's own latent
-        later = next_latent(clean, noise_of(parts, clean, 0), -1, 80)
-        expected += hooked(parts, later, 80, site)  # T45, in one step of ten
+        later = next_latent(clean, noise_of(parts, clean, 0), 0, 81)
+        expected += hooked(parts, later, 81, site)  # T45, in one step of ten
     assert len(local) == len(global_) == 40
     for maps, vector, hook in zip(local, global_, expected, strict=True):
         assert torch.equal(maps, hook)
@@ -119,7 +120,8 @@ def test_a_step_is_that_of_diffusers_inverse_scheduler() -> None:
     generator = torch.Generator().manual_seed(0)
     latent, seen = torch.randn(2, 2, 4, 8, 8, generator=generator)
     levels = [Inversion().noise_level(t) for t in Inversion().times()]
-    assert levels[1:] == scheduler.timesteps.tolist() and levels[0] == -1
+    assert levels[1:] == scheduler.timesteps.tolist() == [*range(1, 982, 20)]
+    assert levels[0] == 0 and signal(0) == pytest.approx(0.99915)
     for level, ahead in pairwise(levels):
         expected = scheduler.step(seen, ahead, latent).prev_sample
         torch.testing.assert_close(
@@ -137,6 +139,8 @@ def inverse_scheduler():
         beta_end=0.012,
         beta_schedule="scaled_linear",
         clip_sample=False,
+        steps_offset=1,  # as in the configuration that was released with Stable Diffusion 1.5
+        set_alpha_to_one=False,
     )
     scheduler.set_timesteps(50)
     return scheduler
@@ -151,16 +155,16 @@ def test_a_chain_is_that_of_diffusers_inverse_scheduler(
     with torch.inference_mode():
         local, _ = backbone(pictures)
         latent = clean_latents(parts, backbone, pictures)
-        for ahead in scheduler.timesteps.tolist()[:5]:  # 0 to 80
+        for ahead in scheduler.timesteps.tolist()[:5]:  # 1 to 81
             told = ahead if level == "target" else max(ahead - 20, 0)
             latent = scheduler.step(noise_of(parts, latent, told), ahead, latent).prev_sample
-        expected = hooked(parts, latent, {"source": 80, "target": 100}[level], "block")
+        expected = hooked(parts, latent, {"source": 81, "target": 101}[level], "block")
     for maps, hook in zip(local, expected, strict=True):
         torch.testing.assert_close(maps, hook, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("level", "expected"), [("source", [0, 480, 980]), ("target", [480, 980, 980])]
+    ("level", "expected"), [("source", [0, 481, 981]), ("target", [481, 981, 981])]
 )
 def test_the_network_is_told_the_levels_of_the_whole_way(
     build: Callable[..., Diffusion], level: str, expected: list[int]
@@ -194,9 +198,10 @@ def test_more_steps_converge_on_the_flow_that_they_follow() -> None:
     In u = latent / √signal and s = √(1/signal − 1), du/ds = noise = k·u / √(1 + s²).
     """
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    left = float((1 - betas).cumprod(0)[980])
+    clean, left = (1 - betas).cumprod(0)[[0, 981]].tolist()
     k = 0.5
-    exact = left**0.5 * math.exp(k * math.asinh((1 / left - 1) ** 0.5))
+    way = math.asinh((1 / left - 1) ** 0.5) - math.asinh((1 / clean - 1) ** 0.5)
+    exact = (left / clean) ** 0.5 * math.exp(k * way)
 
     def error(steps: int) -> float:
         inversion = Inversion(steps=steps)

@@ -11,7 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from analysis.__main__ import main
-from analysis.backbones import Preprocessing, from_module, load_backbone, register, require_backbone
+from analysis.backbones import (
+    Preprocessing,
+    from_module,
+    load_backbone,
+    network_identity,
+    register,
+    require_backbone,
+)
 from analysis.backbones.tuned import cut, tuned_names
 from analysis.extraction import extract
 from analysis.features import picture_digests
@@ -68,7 +75,7 @@ def test_what_a_method_trains_and_what_it_leaves(method: str, data: Labelled) ->
         assert not changed
     else:
         assert any("mlp" in k for k in changed) and any("attn" in k for k in changed)
-        assert ("visual.conv1.weight" in changed) == (method == "whole")
+        assert ("network.conv1.weight" in changed) == (method == "whole")
     assert not tuned.training and not any(p.requires_grad for p in tuned.parameters())
     head = load_file(done.folder / "head.safetensors")
     rebuilt = Head(torch.randn(3, 64), 8, 4)
@@ -90,7 +97,7 @@ def test_a_tuned_network_is_a_backbone_with_a_cache_of_its_own(data: Labelled) -
         for name in (done.name, "mae-mini-s")
     ]
     assert kept[0].folder != kept[1].folder and kept[0].widths == [64, 64]
-    assert load_backbone(done.name).identity == load_backbone(done.name).identity
+    assert network_identity(done.name) == load_backbone(done.name).identity
     other = tune("mae-mini-s", data, dataclasses.replace(QUICK, layer=2, seed=1))
     assert load_backbone(other.name).identity != load_backbone(done.name).identity
     with pytest.raises(InputError, match=r"weights='random': tuned:mae.* brings its own"):
@@ -178,7 +185,7 @@ def test_bad_settings_are_told(data: Labelled) -> None:
 
 def test_a_network_of_other_layers_is_told(data: Labelled) -> None:
     network = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.GELU())
-    register("no-vit", lambda: from_module("no-vit", network, ["1"], Preprocessing((16, 16))))
+    register(from_module("no-vit", network, ["1"], Preprocessing((16, 16))))
     with pytest.raises(InputError, match="'no-vit': not a vision transformer"):
         tune("no-vit", data, QUICK)
 

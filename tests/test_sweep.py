@@ -1,7 +1,7 @@
 import pytest
 
 from analysis import sweep
-from analysis.backbones.cards import CARDS
+from analysis.backbones.catalogue import CARDS
 from analysis.files import InputError
 from analysis.study import get_fit
 from analysis.sweep import BASE, DIFFUSION, FAMILIES, SIZES, different, get_fits, sized

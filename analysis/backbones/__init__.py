@@ -7,20 +7,19 @@ local, global_ = backbone(pictures)  # uint8 [batch, height, width, 3]
 import importlib
 from typing import Any
 
-from analysis.backbones.cards import CARDS, Card, card_of
+from analysis.backbones.catalogue import CARDS, Card, card_of
 
 # Imported when first asked for: they load torch, which the list of backbones does without.
 LATER = {
     "Backbone": "base",
-    "OpenClipViT": "vit",
     "Preprocessing": "base",
     "View": "base",
     "from_function": "own",
     "from_module": "own",
-    "load_backbone": "plugins",
-    "plugin_names": "plugins",
-    "register": "plugins",
-    "require_backbone": "plugins",
+    "load_backbone": "load",
+    "network_identity": "load",
+    "register": "load",
+    "require_backbone": "load",
 }
 __all__ = ["CARDS", "Card", "card_of", *LATER]
 

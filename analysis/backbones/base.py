@@ -1,4 +1,4 @@
-"""What every backbone is: pictures in, tokens of each layer out.
+"""A backbone: pictures in, tokens of each layer out.
 
 A network becomes one by a subclass with `tokens`, and `widths` set before `freeze`:
 
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from analysis.backbones.cards import IMAGENET_MEAN, IMAGENET_STD, Colours
+from analysis.backbones.catalogue import IMAGENET_MEAN, IMAGENET_STD, Colours
+
+VERSION = 1  # raise when a network of the same name and weights would give other tokens
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class View:
     """Layers of a backbone that are cached and fitted together, under a name of their own."""
 
     name: str
-    identity: str  # sha256 of all that determines these tokens
+    identity: str  # of all that determines these tokens
     layers: slice  # which of the layers that the backbone gives
     widths: tuple[int, ...]  # channels of each of them
     layer_names: tuple[str, ...]
@@ -60,8 +62,7 @@ class View:
 class Backbone(nn.Module):
     """A frozen network that gives tokens of each of its layers.
 
-    `identity` is the sha256 of all that determines the tokens: name, preprocessing, settings and
-    weights.
+    `identity` stands for all that determines the tokens, and tokens are cached under it.
     """
 
     identity: str
@@ -73,15 +74,19 @@ class Backbone(nn.Module):
         self.widths: list[int] = []  # channels of each layer
         self.layer_names: list[str] = []  # "1", "2", … where a subclass gives none
 
-    def freeze(self, **settings: object) -> None:
+    def freeze(self, identity: str | None = None, **settings: object) -> None:
         """Called at the end of a subclass's __init__: no gradients, evaluation mode, identity.
 
-        `settings`: what else than the weights determines the tokens, as JSON values.
+        `identity`: where a name tells it; else it is the sha256 of name, preprocessing, `settings`
+        (what else than the weights determines the tokens, as JSON values) and every weight.
         """
         self.eval().requires_grad_(False)
         self.layer_names = self.layer_names or [str(i + 1) for i in range(len(self.widths))]
-        said = {"name": self.name, "preprocess": asdict(self.preprocess), "settings": settings}
-        hashed = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        if identity:
+            self.identity = identity
+            return
+        key = {"name": self.name, "preprocess": asdict(self.preprocess), "settings": settings}
+        hashed = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
         for key, value in sorted(self.state_dict().items()):
             hashed.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             if not value.is_meta:

@@ -17,19 +17,23 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from analysis.backbones.base import Backbone, Preprocessing, View
+from analysis.backbones.base import VERSION, Backbone, Preprocessing, View
+from analysis.backbones.catalogue import card_of
 from analysis.backbones.diffusion_weights import (
     ARCHITECTURES,
     Parts,
     drawn_parts,
     read_parts,
 )
-from analysis.files import InputError, data_root, digest
+from analysis.files import InputError, data_root, digest, file_digest
 
 T_MAX = 50
 TABLE_13 = tuple(range(0, T_MAX + 1, 5))
 LAYER_NAMES = (*(f"E{i}" for i in range(1, 9)), *(f"D{i}" for i in range(1, 13)))
-LEVELS_PER_T = 20  # of the 1,000 noise levels that the network was trained on
+# Of the 1,000 noise levels that the network was trained on: 1, 21 … 981, as Stable Diffusion's
+# released scheduler has them (steps_offset 1); a picture's own latent is at level 0, not noiseless
+# (set_alpha_to_one false).
+LEVELS_PER_T, LOWEST_LEVEL = 20, 1
 
 # Share of a picture's variance left at each of these levels: Stable Diffusion's schedule.
 SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
@@ -97,9 +101,9 @@ class Inversion:
         return [T_MAX - n if self.clean == T_MAX else n for n in away]
 
     def noise_level(self, time: int) -> int:
-        """The level of the latent at a T, from 0 to 999; -1: none, a picture's own latent."""
+        """The level of the latent at a T, from 0, a picture's own latent, to 981."""
         away = T_MAX - time if self.clean == T_MAX else time
-        return LEVELS_PER_T * (away - 1) if away else -1
+        return LEVELS_PER_T * (away - 1) + LOWEST_LEVEL if away else 0
 
     def settings(self) -> dict[str, Any]:
         """What determines tokens."""
@@ -108,7 +112,7 @@ class Inversion:
 
 def signal(level: int) -> float:
     """The share of variance that is the picture's at a noise level."""
-    return float(SIGNAL[level]) if level >= 0 else 1.0
+    return float(SIGNAL[level])
 
 
 def next_latent(
@@ -179,8 +183,10 @@ class Diffusion(Backbone):
         inversion: Inversion,
         times: Sequence[int] = TABLE_13,
         shown: Sequence[str] = (),
+        weights: str | None = None,
     ):
-        """`times`: the wanted T; `shown`: the views, in place of these.
+        """`times`: the wanted T; `shown`: the views, in place of these; `weights`: what tells
+        them from others, by default a hash of them all.
 
         Raises:
             InputError: for a T that the chain doesn't pass.
@@ -202,14 +208,15 @@ class Diffusion(Backbone):
         resnets = [r for b in (*self.unet.down_blocks, *self.unet.up_blocks) for r in b.resnets]
         all_widths = tuple(resnet.out_channels for resnet in resnets)
         self.freeze(**inversion.settings(), scale=self.scale)
+        if weights:
+            self.identity = _network_identity(family, inversion, weights)
         self._views = []
         for view, take in self.takes.items():
             widths = tuple(w for layers in take.values() for w in all_widths[layers])
             names = [n for layers in take.values() for n in LAYER_NAMES[layers]]
             if len(take) > 1:
                 names = [f"T{t}" for t in take]
-            what = {"time": next(iter(take))} if view in {f"T{t}" for t in take} else {"view": view}
-            identity = digest({"network": self.identity} | what)
+            identity = _view_identity(self.identity, view)
             start = len(self.widths)
             here = slice(start, start + len(widths))
             self._views.append(View(f"{family}@{view}", identity, here, widths, tuple(names)))
@@ -219,7 +226,7 @@ class Diffusion(Backbone):
             self.name, self.identity = only.name, only.identity
             self.layer_names = list(only.layer_names)
         else:
-            self.identity = digest([view.identity for view in self._views])
+            self.identity = digest(sorted(view.identity for view in self._views))
             each = zip(self.takes, self._views, strict=True)
             self.layer_names = [f"{label} {n}" for label, view in each for n in view.layer_names]
 
@@ -247,7 +254,7 @@ class Diffusion(Backbone):
             self.inversion.times(), levels, [*levels[1:], levels[-1]], strict=True
         ):
             told = level if self.inversion.level == "source" else ahead
-            noise, layers = self._noise(latent, max(told, 0))
+            noise, layers = self._noise(latent, told)
             if time in self.times:
                 yield time, layers
             if time == self.times[-1]:
@@ -320,6 +327,57 @@ def _with(inversion: Inversion, options: str) -> Inversion:
 VIEW = rf"(?:T\d{{1,2}}[ED]?|{'|'.join(reversed(LAYER_NAMES))})"
 
 
+def _network_identity(family: str, inversion: Inversion, weights: str) -> str:
+    key = {"network": family, "weights": weights, "inversion": inversion.settings()}
+    return digest(key | {"version": VERSION})
+
+
+def _view_identity(network: str, view: str) -> str:
+    return digest({"network": network, "view": view})
+
+
+def diffusion_identity(name: str, weights: str) -> str:
+    """The identity of `load_diffusion(name, weights)`, without reading more than files' content."""
+    family, inversion, views = parse_name(name)
+    network = _network_identity(family, inversion, _source(name, weights))
+    identities = sorted(_view_identity(network, view) for view in views)
+    return identities[0] if len(identities) == 1 else digest(identities)
+
+
+def _source(name: str, weights: str) -> str:
+    """What tells weights from others: a checkpoint's tag, "random", or the content of a folder."""
+    if weights == "random":
+        return weights
+    if weights == "pretrained":
+        return f"pretrained {card_of(name).tag}"
+    files = sorted(p for p in Path(weights).glob("*/*") if p.suffix in (".json", ".safetensors"))
+    return digest([(f"{p.parent.name}/{p.name}", file_digest(p)) for p in files])
+
+
+def parse_name(
+    name: str, inversion: Inversion | None = None
+) -> tuple[str, Inversion, tuple[str, ...]]:
+    """The family with its options, the inversion and the views of a name.
+
+    Raises:
+        InputError: for an unknown name, option or T.
+    """
+    match = re.fullmatch(rf"([\w-]+?)((?:,\w+=\w+)*)(?:@({VIEW}(?:\+{VIEW})*))?", name)
+    if not match or match[1] not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise InputError(
+            f"backbone {name!r}: expected one of {known}, or one with a time step, as sd15@T20."
+        )
+    inversion = inversion or Inversion(steps=ARCHITECTURES[match[1]].steps)
+    inversion = _with(inversion, match[2])
+    times = [f"T{t}" for t in TABLE_13 if t in inversion.times()]
+    return (
+        match[1] + match[2],
+        inversion,
+        tuple(dict.fromkeys(match[3].split("+") if match[3] else times)),
+    )
+
+
 def load_diffusion(
     name: str, weights: str | None = None, inversion: Inversion | None = None
 ) -> Diffusion:
@@ -335,26 +393,20 @@ def load_diffusion(
         InputError: for an unknown name, option or T, or weights that are missing, damaged or
             another's.
     """
-    match = re.fullmatch(rf"([\w-]+?)((?:,\w+=\w+)*)(?:@({VIEW}(?:\+{VIEW})*))?", name)
-    if not match or match[1] not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise InputError(
-            f"backbone {name!r}: expected one of {known}, or one with a time step, as sd15@T20."
-        )
-    architecture = ARCHITECTURES[match[1]]
+    family, inversion, views = parse_name(name, inversion)
+    short = family.partition(",")[0]
+    architecture = ARCHITECTURES[short]
     weights = weights or ("pretrained" if architecture.checkpoint else "random")
     if weights == "pretrained" and not architecture.checkpoint:
         raise InputError(
-            f"weights='pretrained': {match[1]} has no checkpoint; expected 'random' or a folder."
+            f"weights='pretrained': {short} has no checkpoint; expected 'random' or a folder."
         )
-    inversion = _with(inversion or Inversion(steps=architecture.steps), match[2])
-    times = [t for t in TABLE_13 if t in inversion.times()]
-    shown = list(dict.fromkeys(match[3].split("+"))) if match[3] else []
     if weights == "random":
         parts = drawn_parts(architecture)
     else:
-        folder = data_root() / "weights" / match[1] if weights == "pretrained" else Path(weights)
+        folder = data_root() / "weights" / short if weights == "pretrained" else Path(weights)
         parts = read_parts(folder, architecture)
     size = (architecture.size, architecture.size)
     preprocess = Preprocessing(size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return Diffusion(match[1] + match[2], parts, preprocess, inversion, times, shown)
+    source = _source(name, weights)
+    return Diffusion(family, parts, preprocess, inversion, shown=views, weights=source)

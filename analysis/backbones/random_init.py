@@ -24,8 +24,8 @@ def patch_filters(
     return filters / filters.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
-def draw_timm(network: nn.Module, seed: int) -> None:
-    """Fill a vision transformer of timm with random weights, the same for the same seed.
+def draw_weights(network: nn.Module, seed: int) -> None:
+    """Fill a vision transformer of timm or open_clip with weights, the same for the same seed.
 
     Norms and layer scales are 1, biases 0.
     """
@@ -35,21 +35,25 @@ def draw_timm(network: nn.Module, seed: int) -> None:
         return torch.randn(shape, generator=generator) * spread
 
     with torch.no_grad():
-        for key, value in network.named_parameters():
-            if key == "patch_embed.proj.weight":
+        for key, value in network.named_parameters():  # timm's names, and open_clip's
+            if key in ("patch_embed.proj.weight", "conv1.weight"):
                 value.copy_(patch_filters(value.shape, generator))
-            elif key in ("cls_token", "reg_token"):
+            elif key in ("cls_token", "reg_token", "class_embedding"):
                 value.copy_(normal(value.shape, 1))
-            elif key == "pos_embed":
+            elif key in ("pos_embed", "positional_embedding"):
                 value.copy_(normal(value.shape, 0.25))
             elif "rel_pos" in key:
                 value.copy_(normal(value.shape, value.shape[-1] ** -0.5))
             elif value.ndim < 2:
                 value.fill_(float(key.endswith((".weight", ".gamma"))))
+            elif key == "proj":  # open_clip's, [input, output]
+                value.copy_(normal(value.shape, len(value) ** -0.5))
+            elif key.endswith("mlp.c_proj.weight"):
+                value.copy_(normal(value.shape, (2 / value.shape[1]) ** 0.5))
             else:
                 inputs = value[0].numel()
                 value.copy_(normal(value.shape, inputs**-0.5))
-                if key.endswith("attn.qkv.weight"):
+                if key.endswith(("attn.qkv.weight", "attn.in_proj_weight")):
                     value[: 2 * inputs] *= 2**0.5
                 elif key.endswith("mlp.fc2.weight"):
                     value *= 2**0.5
