@@ -426,21 +426,14 @@ def backbones(names: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         from analysis.manifest import data_manifest
 
-<<<<<<< HEAD
-        for file in data_manifest().files:
-            if file.backbone in found:
-                found[file.backbone].setdefault("checkpoint", file.url)
-        click.echo(json.dumps(found, indent=1))
-=======
         rows = {
             name: asdict(card) | {"widths": card.widths, "cache_bytes": card.cache_bytes}
             for name, card in cards.items()
         }
-        for entry in read_manifest().entries:
-            if entry.backbone in rows:
-                rows[entry.backbone].setdefault("checkpoint", entry.url)
+        for file in data_manifest().files:
+            if file.backbone in rows:
+                rows[file.backbone].setdefault("checkpoint", file.url)
         click.echo(json.dumps(rows, indent=1))
->>>>>>> networks
     else:
         click.echo(
             f"{'name':<16} {'layers':>6} {'width':>9} {'input':>5} {'patch':>5} {'parameters':>13}"

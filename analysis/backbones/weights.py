@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from analysis.files import InputError, data_root
-from analysis.manifest import read_manifest
+from analysis.files import InputError
+from analysis.manifest import data_manifest
 
 State = dict[str, Tensor]
 # What torch, timm and open_clip raise for a checkpoint that is absent, damaged, of another network,
@@ -80,20 +80,19 @@ def published_file(name: str) -> Path | None:
     Raises:
         InputError: if it has another checksum than its publisher gives.
     """
-    entry = next((e for e in read_manifest().entries if e.backbone == name), None)
-    path = data_root() / entry.path if entry else None
-    if not path or not path.is_file():
+    file = next((f for f in data_manifest().files if f.backbone == name), None)
+    if file is None or not file.place.is_file():
         return None
-    if published := entry.checksum:
-        with path.open("rb") as f:
-            value = hashlib.file_digest(f, published.algorithm).hexdigest()
-        if not value.startswith(published.value):
+    if file.checksum:
+        algorithm, _, expected = file.checksum.partition(":")
+        with file.place.open("rb") as f:
+            value = hashlib.file_digest(f, algorithm).hexdigest()
+        if not value.startswith(expected):
             raise InputError(
-                f"{path}: {published.algorithm} {value}; expected {published.value}"
-                f"{'…' if published.prefix else ''}, as published. Delete the file and run"
-                f" `python -m analysis fetch --backbone {name}`."
+                f"{file.place}: {algorithm} {value}; expected {expected}, as published. Delete the"
+                f" file and run `python -m analysis fetch --backbone {name}`."
             )
-    return path
+    return file.place
 
 
 def read_state(path: Path) -> State:
