@@ -18,12 +18,7 @@ from torch import Tensor, nn
 
 from analysis.backbones.base import VERSION, Backbone, Preprocessing, View
 from analysis.backbones.catalogue import card_of
-from analysis.backbones.diffusion_weights import (
-    ARCHITECTURES,
-    Parts,
-    drawn_parts,
-    read_parts,
-)
+from analysis.backbones.diffusion_weights import ARCHITECTURES, Parts, drawn_parts, read_parts
 from analysis.backbones.inversion import T_MAX, Inversion, next_latent
 from analysis.files import InputError, data_root, digest, file_digest
 
@@ -52,9 +47,6 @@ def sites(unet: nn.Module, site: str) -> list[nn.Module]:
 def taken(view: str, passed: Collection[int]) -> dict[int, slice]:
     """Which layers at which T a view has: of "T40" all, of "T40E" the encoder's, of "T40D" the
     decoder's, of "D6" that layer at all T of Table 13 that are passed, from noise to the picture.
-
-    Raises:
-        InputError: for a T that is not passed.
     """
     if view in LAYER_NAMES:
         i = LAYER_NAMES.index(view)
@@ -92,9 +84,6 @@ class Diffusion(Backbone):
     ):
         """`times`: the wanted T; `shown`: the views, in place of these; `weights`: what tells
         them from others, by default a hash of them all.
-
-        Raises:
-            InputError: for a T that the chain doesn't pass.
         """
         super().__init__(family, preprocess)
         passed = inversion.times()
@@ -211,11 +200,7 @@ class Diffusion(Backbone):
 
 
 def _with(inversion: Inversion, options: str) -> Inversion:
-    """The choices of a name, `,site=conv,steps=25`, in place of an inversion's.
-
-    Raises:
-        InputError: for an option that there is not, or a value that it doesn't take.
-    """
+    """The choices of a name, `,site=conv,steps=25`, in place of an inversion's."""
     chosen: dict[str, Any] = {}
     for option in options.split(",")[1:]:
         field, _, value = option.partition("=")
@@ -262,11 +247,7 @@ def _source(name: str, weights: str) -> str:
 def parse_name(
     name: str, inversion: Inversion | None = None
 ) -> tuple[str, Inversion, tuple[str, ...]]:
-    """The family with its options, the inversion and the views of a name.
-
-    Raises:
-        InputError: for an unknown name, option or T.
-    """
+    """The family with its options, the inversion and the views of a name."""
     match = re.fullmatch(rf"([\w-]+?)((?:,\w+=\w+)*)(?:@({VIEW}(?:\+{VIEW})*))?", name)
     if not match or match[1] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -293,10 +274,6 @@ def load_diffusion(
 
     `weights`: "pretrained" (the files in the data folder), "random" (drawn from a fixed seed), or
     a folder of the same layout; by default pretrained where there is a checkpoint.
-
-    Raises:
-        InputError: for an unknown name, option or T, or weights that are missing, damaged or
-            another's.
     """
     family, inversion, views = parse_name(name, inversion)
     short = family.partition(",")[0]
