@@ -22,13 +22,13 @@ from analysis.backbones.diffusion import (
     Inversion,
     load_diffusion,
     next_latent,
-    signal,
 )
 from analysis.backbones.diffusion_weights import (
     ARCHITECTURES,
     Parts,
     drawn_parts,
 )
+from analysis.backbones.inversion import signal
 from analysis.files import InputError
 
 MINI = ARCHITECTURES["sd-mini"]

@@ -87,7 +87,8 @@ class Backbone(nn.Module):
             return
         key = {"name": self.name, "preprocess": asdict(self.preprocess), "settings": settings}
         hashed = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-        for key, value in sorted(self.state_dict().items()):
+        tensors = dict(self.named_buffers()) | self.state_dict()  # also buffers that aren't saved
+        for key, value in sorted(tensors.items()):
             hashed.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
             if not value.is_meta:
                 hashed.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -8,126 +8,26 @@ the way shows the U-Net's layers.
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from analysis.backbones.base import VERSION, Backbone, Preprocessing, View
 from analysis.backbones.catalogue import card_of
-from analysis.backbones.diffusion_weights import (
-    ARCHITECTURES,
-    Parts,
-    drawn_parts,
-    read_parts,
-)
+from analysis.backbones.diffusion_weights import ARCHITECTURES, Parts, drawn_parts, read_parts
+from analysis.backbones.inversion import T_MAX, Inversion, next_latent
 from analysis.files import InputError, data_root, digest, file_digest
 
-T_MAX = 50
 TABLE_13 = tuple(range(0, T_MAX + 1, 5))
 LAYER_NAMES = (*(f"E{i}" for i in range(1, 9)), *(f"D{i}" for i in range(1, 13)))
-# Of the 1,000 noise levels that the network was trained on: 1, 21 … 981, as Stable Diffusion's
-# released scheduler has them (steps_offset 1); a picture's own latent is at level 0, not noiseless
-# (set_alpha_to_one false).
-LEVELS_PER_T, LOWEST_LEVEL = 20, 1
-
-# Share of a picture's variance left at each of these levels: Stable Diffusion's schedule.
-SIGNAL = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
-
 ENCODER = sum(name.startswith("E") for name in LAYER_NAMES)  # layers of it
 PARTS = {"": slice(None), "E": slice(ENCODER), "D": slice(ENCODER, None)}
 
 Layers = tuple[list[Float[Tensor, "batch _ _h _w"]], list[Float[Tensor, "batch _"]]]
-
-
-def option(default: Any, choices: tuple, reason: str) -> Any:
-    return field(default=default, metadata={"choices": choices, "reason": reason})
-
-
-@dataclass(frozen=True)
-class Inversion:
-    """How pictures are taken to noise: the choices that the paper leaves open.
-
-    `site`: which output of a layer; `level`: which noise level the U-Net is told; `latent`: what is
-    taken from the encoder's distribution; `clean`: the T of the picture; `steps`: of the way. Each
-    field has in its metadata the `choices`, and the `reason` for the default.
-    """
-
-    site: str = option(
-        "block",
-        ("block", "resnet", "conv"),
-        "a layer is read where the next one reads it: after its attention (block), not before it"
-        " (resnet), nor before what the layer adds is added (conv)",
-    )
-    level: str = option(
-        "source",
-        ("source", "target"),
-        "the U-Net is told the noise level that the latent has (source), as in training, not that"
-        " of the next latent (target; the last latent has none and keeps its own)",
-    )
-    latent: str = option(
-        "mean",
-        ("mean", "sample"),
-        "the mean of the encoder's distribution is the picture's own; a sample adds noise, here"
-        " the same for all pictures",
-    )
-    clean: int = option(
-        T_MAX,
-        (T_MAX, 0),
-        "T counts steps of generation, from noise at T0 to the picture at T50: in Table 13 T0"
-        " predicts worst; with 0 it counts steps of inversion",
-    )
-    steps: int = option(
-        T_MAX,
-        tuple(n for n in range(1, T_MAX + 1) if T_MAX % n == 0),
-        "one for each T; fewer take larger steps between the same noise levels",
-    )
-    seed: int = option(0, (), "of the noise of a sample, and of nothing else")
-
-    def __post_init__(self):
-        for f in fields(self):
-            value, choices = getattr(self, f.name), f.metadata["choices"]
-            if choices and value not in choices:
-                expected = ", ".join(repr(choice) for choice in choices)
-                raise InputError(f"{f.name}={value!r}: expected one of {expected}.")
-
-    def times(self) -> list[int]:
-        """The T of every latent on the way, from the picture's to that of noise."""
-        away = range(0, T_MAX + 1, T_MAX // self.steps)
-        return [T_MAX - n if self.clean == T_MAX else n for n in away]
-
-    def noise_level(self, time: int) -> int:
-        """The level of the latent at a T, from 0, a picture's own latent, to 981."""
-        away = T_MAX - time if self.clean == T_MAX else time
-        return LEVELS_PER_T * (away - 1) + LOWEST_LEVEL if away else 0
-
-    def settings(self) -> dict[str, Any]:
-        """What determines tokens."""
-        return {k: v for k, v in asdict(self).items() if k != "seed" or self.latent == "sample"}
-
-
-def signal(level: int) -> float:
-    """The share of variance that is the picture's at a noise level."""
-    return float(SIGNAL[level])
-
-
-def next_latent(
-    latent: Float[Tensor, "batch channel h w"],
-    noise: Float[Tensor, "batch channel h w"],
-    level: int,
-    next_level: int,
-) -> Float[Tensor, "batch channel h w"]:
-    """The latent at another noise level, for the noise that the network sees in it (DDIM, η = 0).
-
-    latent = √signal · picture + √(1 − signal) · noise, with picture and noise held.
-    """
-    here, there = signal(level), signal(next_level)
-    picture = (latent - (1 - here) ** 0.5 * noise) / here**0.5
-    return there**0.5 * picture + (1 - there) ** 0.5 * noise
 
 
 def sites(unet: nn.Module, site: str) -> list[nn.Module]:
@@ -147,9 +47,6 @@ def sites(unet: nn.Module, site: str) -> list[nn.Module]:
 def taken(view: str, passed: Collection[int]) -> dict[int, slice]:
     """Which layers at which T a view has: of "T40" all, of "T40E" the encoder's, of "T40D" the
     decoder's, of "D6" that layer at all T of Table 13 that are passed, from noise to the picture.
-
-    Raises:
-        InputError: for a T that is not passed.
     """
     if view in LAYER_NAMES:
         i = LAYER_NAMES.index(view)
@@ -187,9 +84,6 @@ class Diffusion(Backbone):
     ):
         """`times`: the wanted T; `shown`: the views, in place of these; `weights`: what tells
         them from others, by default a hash of them all.
-
-        Raises:
-            InputError: for a T that the chain doesn't pass.
         """
         super().__init__(family, preprocess)
         passed = inversion.times()
@@ -306,11 +200,7 @@ class Diffusion(Backbone):
 
 
 def _with(inversion: Inversion, options: str) -> Inversion:
-    """The choices of a name, `,site=conv,steps=25`, in place of an inversion's.
-
-    Raises:
-        InputError: for an option that there is not, or a value that it doesn't take.
-    """
+    """The choices of a name, `,site=conv,steps=25`, in place of an inversion's."""
     chosen: dict[str, Any] = {}
     for option in options.split(",")[1:]:
         field, _, value = option.partition("=")
@@ -357,11 +247,7 @@ def _source(name: str, weights: str) -> str:
 def parse_name(
     name: str, inversion: Inversion | None = None
 ) -> tuple[str, Inversion, tuple[str, ...]]:
-    """The family with its options, the inversion and the views of a name.
-
-    Raises:
-        InputError: for an unknown name, option or T.
-    """
+    """The family with its options, the inversion and the views of a name."""
     match = re.fullmatch(rf"([\w-]+?)((?:,\w+=\w+)*)(?:@({VIEW}(?:\+{VIEW})*))?", name)
     if not match or match[1] not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -388,10 +274,6 @@ def load_diffusion(
 
     `weights`: "pretrained" (the files in the data folder), "random" (drawn from a fixed seed), or
     a folder of the same layout; by default pretrained where there is a checkpoint.
-
-    Raises:
-        InputError: for an unknown name, option or T, or weights that are missing, damaged or
-            another's.
     """
     family, inversion, views = parse_name(name, inversion)
     short = family.partition(",")[0]
