@@ -160,7 +160,7 @@ def test_a_killed_run_is_never_taken_as_whole_and_the_next_one_ends_it(second, t
         [sys.executable, "-c", STOPPED, tmp_path, *moments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,  # of a busy machine
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     lines = done.stdout.splitlines()
