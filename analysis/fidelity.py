@@ -7,9 +7,15 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from analysis import explained
-from analysis.algonauts import OTHERS, VERTICES
 from analysis.prepare import Prepared
-from analysis.published import NSD_AREAS, NSD_BETAS, NSD_CEILINGS, NSD_NCSNR
+from analysis.published import (
+    CHALLENGE_OTHERS,
+    CHALLENGE_VERTICES,
+    NSD_AREAS,
+    NSD_BETAS,
+    NSD_CEILINGS,
+    NSD_NCSNR,
+)
 from analysis.simulate import parse_name
 from analysis.subject import Subject
 
@@ -40,8 +46,10 @@ def session_levels(people: Mapping[str, Person]) -> pd.DataFrame:
 
 def _without_data() -> list[float]:
     """The share of the challenge's vertices that were left out of each subject, in per cent."""
-    whole = sum(OTHERS)
-    left_out = [whole - sum(VERTICES.get(number, OTHERS)) for number in range(1, 9)]
+    whole = sum(CHALLENGE_OTHERS)
+    left_out = [
+        whole - sum(CHALLENGE_VERTICES.get(number, CHALLENGE_OTHERS)) for number in range(1, 9)
+    ]
     return [100 * n / whole for n in left_out]
 
 

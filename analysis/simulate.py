@@ -50,7 +50,7 @@ from analysis.stimuli import (
     write_design,
     write_pictures,
 )
-from analysis.subject import with_areas, zscore
+from analysis.subject import add_area_unions, zscore
 from analysis.truth import (
     CATEGORY,
     PEOPLE,
@@ -352,7 +352,7 @@ def rois_of(
     for name in areas[0]:
         members = [one[name] + i * n_surface for i, one in enumerate(areas)]
         rois[name] = np.isin(truth.vertices, np.concatenate(members))
-    return with_areas(rois)
+    return add_area_unions(rois)
 
 
 def _write_native_labels(

@@ -23,11 +23,11 @@ from safetensors.numpy import load_file
 from analysis import explained, files, mgh, noise, simulate, truth
 from analysis.backbones import load_backbone
 from analysis.files import HEMIS, InputError, NSDTree
-from analysis.nsd import SIMULATED, load_subject
+from analysis.nsd import SIMULATED, read_subject
 from analysis.published import TABLE_13
 from analysis.scenes import draw_scene
 from analysis.study import get_subject
-from analysis.subject import over_repeats
+from analysis.subject import average_repeats
 
 
 def digests(folder, size="tiny"):
@@ -259,7 +259,7 @@ def test_noise_and_teacher_are_chosen_by_name(subject, variants, second):
     ratio = np.median(subject.ncsnr[loud]) / np.median(variants.nsd.ncsnr[loud])
     assert ratio == pytest.approx(np.sqrt(10), rel=0.15)
     assert np.median(variants.raw.ncsnr) == pytest.approx(np.median(subject.ncsnr), rel=0.1)
-    means = [over_repeats(x).responses for x in (subject, variants.nsd, variants.raw)]
+    means = [average_repeats(x).responses for x in (subject, variants.nsd, variants.raw)]
     same, raw = (
         np.median([np.corrcoef(a, b)[0, 1] for a, b in zip(means[0].T, other.T, strict=True)])
         for other in means[1:]
@@ -322,7 +322,7 @@ def test_pictures_are_the_drawn_scenes_and_their_labels(data_folder, tree):
 def test_surface_files_have_nsds_sizes(tree):
     for hemi in HEMIS:
         for session in (1, 2):
-            mgh.check_series(tree.betas("sim01", hemi, session), 642, 60)
+            mgh.read_series(tree.betas("sim01", hemi, session), np.arange(642), 642, 60)
         assert mgh.read(tree.ncsnr("sim01", hemi), "ncsnr").shape == (642,)
         assert mgh.read(tree.to_fsaverage("sim01", hemi), "indices").min() >= 1
     assert not tree.betas("sim01", "lh", 3).exists()
@@ -786,7 +786,7 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
     standard = truth.token_standard(truth.teacher_tokens(teacher, in_order))
     found = simulate.load_truth("sim01-tiny", subject.vertices)
     signal = truth.noiseless(found, standard, truth.teacher_tokens(teacher, pictures))
-    means = over_repeats(subject).responses
+    means = average_repeats(subject).responses
     got = [np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, means.T, strict=True)]
     expected = np.sqrt(explained.noise_ceiling(subject.ncsnr, 3))
     assert np.median(got) == pytest.approx(np.median(expected), abs=0.06)
@@ -794,7 +794,7 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
 
 def test_a_simulated_subject_is_read_as_nsds_are(second):
     tree = NSDTree(second.folder / "simulated/tiny/nsd")
-    one, two = (load_subject(name, tree) for name in ("sim01", "sim02"))
+    one, two = (read_subject(name, tree)[0] for name in ("sim01", "sim02"))
     assert one.simulated and one.identity != two.identity
     shared = set(one.picture_ids[one.shared])
     assert shared == set(two.picture_ids[two.shared]) == set(one.picture_ids) & set(two.picture_ids)
