@@ -519,7 +519,6 @@ def make(study: Path, job: str, threads: int | None, accept_nsd_terms: bool) -> 
     "--rate", "rates", type=float, multiple=True, help="To try; repeat. [default: by method]"
 )
 @click.option("--side", type=int, default=224, show_default=True, help="Pixels files come to.")
-@click.option("--skip", is_flag=True, help="Leave out pictures that can't be read.")
 def finetune(
     pictures: str,
     backbone: str,
@@ -527,7 +526,6 @@ def finetune(
     normalisation: str,
     seeds: int,
     side: int,
-    skip: bool,
     **how: Any,
 ) -> None:
     """Fine-tune a vision transformer to labelled pictures.
@@ -541,9 +539,7 @@ def finetune(
     from analysis.labelled import get_labelled
     from analysis.learner import Tuning
 
-    data = get_labelled(pictures, side, skip=skip)
-    for why in data.skipped:
-        click.echo(f"left out: {why}", err=True)
+    data = get_labelled(pictures, side)
     sizes = ", ".join(f"{len(rows):,} {part}" for part, rows in data.parts.items())
     click.echo(f"{data.name}: {len(data.classes)} classes; {sizes} pictures")
     made = []

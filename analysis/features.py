@@ -12,7 +12,6 @@ its largest lies just within range: reading gives back every value down to 2⁻�
 float16's relative precision, 2⁻¹¹, whether the layer's values are about 10⁻⁹ or 10⁹.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,12 +62,6 @@ class Form:
 
 
 DEFAULT = Form()
-
-
-def picture_digests(pictures: Pictures) -> list[str]:
-    """The sha256 of each picture's shape and pixels."""
-    shape = str(pictures.shape[1:]).encode()
-    return [hashlib.sha256(shape + picture.tobytes()).hexdigest() for picture in pictures]
 
 
 def pool(

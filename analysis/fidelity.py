@@ -7,9 +7,15 @@ import pandas as pd
 from jaxtyping import Float
 
 from analysis import explained
-from analysis.algonauts import OTHERS, VERTICES
 from analysis.prepare import Prepared
-from analysis.published import NSD_AREAS, NSD_BETAS, NSD_CEILINGS, NSD_NCSNR
+from analysis.published import (
+    CHALLENGE_OTHERS,
+    CHALLENGE_VERTICES,
+    NSD_AREAS,
+    NSD_BETAS,
+    NSD_CEILINGS,
+    NSD_NCSNR,
+)
 from analysis.simulate import parse_name
 from analysis.subject import Subject
 
@@ -55,8 +61,10 @@ def fidelity_table(people: Mapping[str, Person]) -> pd.DataFrame:
             NSD_CEILINGS[p].tolist(),
             [ceilings(s, [int(p) / 100]).item() for s in subjects],
         )
-    n_all = sum(OTHERS)
-    lacking = [100 * (1 - sum(VERTICES.get(n, OTHERS)) / n_all) for n in range(1, 9)]
+    n_all = sum(CHALLENGE_OTHERS)
+    lacking = [
+        100 * (1 - sum(CHALLENGE_VERTICES.get(n, CHALLENGE_OTHERS)) / n_all) for n in range(1, 9)
+    ]
     without = [100 * float((~prepared.kept).mean()) for _, prepared in people.values()]
     quantities["vertices without data, %"] = (lacking, without)
     levels = session_levels(people).groupby("subject", sort=False)[["mean", "sd"]].mean()

@@ -6,7 +6,6 @@
 or of an installed package `data/` in the current folder.
 """
 
-import ast
 import errno
 import hashlib
 import json
@@ -17,7 +16,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +90,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     host = socket.gethostname()
     for stale in path.parent.glob(f".{path.stem}.{host}.*.part{path.suffix}"):
-        if not psutil.pid_exists(int(stale.name.split(".part")[0].rsplit(".", 1)[1])):
+        process = stale.name.removesuffix(f".part{path.suffix}").rsplit(".", 1)[1]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             stale.unlink(missing_ok=True)  # left by a writer that was killed
     scratch = path.parent / f".{path.stem}.{host}.{os.getpid()}.part{path.suffix}"
     try:
@@ -140,24 +139,6 @@ def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-@cache
-def code_digest(names: tuple[str, ...]) -> str:
-    """The sha256 of modules of this package, their comments, docstrings and layout left out.
-
-    Read once: a process runs what it loaded, whatever becomes of the files.
-    """
-    hashed = hashlib.sha256()
-    for name in names:
-        module = ast.parse((Path(__file__).parent / name).read_text("utf8"))
-        for node in ast.walk(module):
-            body = getattr(node, "body", None)
-            first = body[0] if isinstance(body, list) and body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                first.value.value = ""
-        hashed.update(ast.unparse(module).encode())
-    return hashed.hexdigest()
 
 
 @dataclass(frozen=True)

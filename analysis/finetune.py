@@ -50,6 +50,7 @@ from analysis.files import (
 )
 from analysis.labelled import PARTS, Labelled
 from analysis.learner import DEFAULT, Tuning, learner_of, prepared, trained
+from analysis.versions import VERSIONS
 
 HEAD = "head.safetensors"
 AT_ONCE = 32  # pictures, where nothing is trained

@@ -9,20 +9,24 @@ A set without parts of its own is divided, from a seed, within each class; pictu
 (the same pixels, or of ISIC the same lesion) stay together.
 """
 
-import csv
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Int, UInt8
-from PIL import Image
 
-from analysis.features import picture_digests
 from analysis.files import InputError, MissingFile, data_root, digest, require
-from analysis.pictures import SUFFIXES, Held, Pictures, read_picture
+from analysis.pictures import (
+    ArrayPictures,
+    FilePictures,
+    Pictures,
+    picture_digests,
+    picture_files,
+    read_picture,
+)
 from analysis.shapes import HUES, SHAPES, draw_shape
 
 PARTS = ("train", "validation", "test")
@@ -30,103 +34,64 @@ SHARES = (0.6, 0.2, 0.2)  # of a set that has no parts of its own
 DRAWN = {"colour": tuple(HUES), "shape": SHAPES}
 DRAWN_PARTS = (128, 64, 128)  # pictures
 DRAWN_SIDE = 128  # pixels
-NAMED = 5  # of pictures at fault, in a message
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """Picture files of any size, each resized whole to a square."""
-
-    paths: Sequence[Path]
-    side: int  # pixels
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, rows: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n height width 3"]:
-        size = (self.side, self.side)
-        found = (Image.fromarray(read_picture(self.paths[i])) for i in rows)
-        return np.stack([np.asarray(p.resize(size, Image.Resampling.BICUBIC)) for p in found])
+Parts = Mapping[str, Int[np.ndarray, " _"]]  # rows of pictures, by PARTS
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures, the class of each, and which are trained on, validated and tested on."""
+    """Pictures, the class of each, and which are trained on, validated and tested on.
+
+    Raises:
+        InputError: for a class missing in a part, or a picture of two classes or in two parts.
+    """
 
     name: str
     classes: tuple[str, ...]
     pictures: Pictures
     labels: Int[np.ndarray, " picture"]  # row of `classes`
-    parts: Mapping[str, Int[np.ndarray, " _"]]  # rows of pictures, by PARTS
+    parts: Parts
     digests: tuple[str, ...]  # sha256 of each picture's pixels
-    skipped: tuple[str, ...] = ()  # why pictures were left out
 
     def __post_init__(self):
-        """Raises: InputError for what can't be learnt from or told apart."""
         n = len(self.classes)
-        if wrong := sorted({int(c) for c in self.labels if not 0 <= c < n}):
+        if n < 2 or not np.isin(self.labels, np.arange(n)).all():
             raise InputError(
-                f"{self.name}: labels {', '.join(map(str, wrong[:NAMED]))} are out of range;"
-                f" expected 0 to {n - 1}, one for each of {n} classes. Mend the labels."
+                f"{self.name}: classes {', '.join(self.classes) or 'none'}, labels"
+                f" {sorted(set(self.labels.tolist()))}; expected two classes or more, and labels"
+                " from 0 that count them."
             )
-        if n < 2:
-            raise InputError(
-                f"{self.name}: one class only ({', '.join(self.classes) or 'none'}); expected two"
-                " or more. Give pictures of another class."
-            )
+        part_of = np.full(len(self.labels), "", object)
         for part in PARTS:
-            seen = Counter(self.labels[self.parts[part]].tolist())
-            if absent := [c for i, c in enumerate(self.classes) if i not in seen]:
+            part_of[self.parts[part]] = part
+            for row in sorted(set(range(n)) - set(self.labels[self.parts[part]].tolist())):
                 raise InputError(
-                    f"{self.name}, {part}: no pictures of {', '.join(absent)}; expected some of"
+                    f"{self.name}, {part}: no pictures of {self.classes[row]}; expected some of"
                     " each class in each part. Add some, or take the class out."
                 )
-        self._refuse_shared()
-
-    def _refuse_shared(self) -> None:
-        """Raises: InputError if a picture is in two parts, known by its pixels."""
-        part_of: dict[str, tuple[str, int]] = {}
-        shared = []
-        for part in PARTS:
-            for row in self.parts[part].tolist():
-                other, first = part_of.setdefault(self.digests[row], (part, row))
-                if other != part:
-                    shared.append(
-                        f"{self._called(first)} ({other}) and {self._called(row)} ({part})"
-                    )
-        if shared:
-            more = f", and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
-            raise InputError(
-                f"{self.name}: {len(shared)} pictures are in two parts, by their pixels:"
-                f" {'; '.join(shared[:NAMED])}{more}. A test on pictures that were trained on says"
-                " nothing: take them out of one part."
-            )
-
-    def _called(self, row: int) -> str:
-        paths = getattr(self.pictures, "paths", None)
-        return str(paths[row]) if paths else f"picture {row}"
+        first: dict[str, int] = {}
+        for row, seen in enumerate(self.digests):
+            other = first.setdefault(seen, row)
+            if self.labels[other] != self.labels[row] or part_of[other] != part_of[row]:
+                pair = [getattr(self.pictures, "paths", range(row + 1))[i] for i in (other, row)]
+                raise InputError(
+                    f"{self.name}: {pair[0]} ({self.classes[self.labels[other]]},"
+                    f" {part_of[other]}) and {pair[1]} ({self.classes[self.labels[row]]},"
+                    f" {part_of[row]}) have the same pixels; expected a picture in one class and"
+                    " one part. Take one of them out."
+                )
 
     @property
     def identity(self) -> str:
         """The sha256 of pictures, labels and parts."""
         parts = {part: rows.tolist() for part, rows in self.parts.items()}
         side = getattr(self.pictures, "side", 0)
-        what = [self.classes, self.labels.tolist(), parts, self.digests, side]
-        return digest(what)
+        return digest([self.classes, self.labels.tolist(), parts, self.digests, side])
 
     @property
     def chance(self) -> float:
-        """The accuracy of who always says the commonest class of the training pictures."""
-        trained = np.bincount(self.labels[self.parts["train"]], minlength=len(self.classes))
-        return float((self.labels[self.parts["test"]] == trained.argmax()).mean())
-
-    def counts(self) -> list[dict[str, str | int]]:
-        """A row per class: how many pictures in each part."""
-        return [
-            {"class": name}
-            | {part: int((self.labels[self.parts[part]] == i).sum()) for part in PARTS}
-            for i, name in enumerate(self.classes)
-        ]
+        """The test accuracy of always answering the commonest class of the training pictures."""
+        counts = np.bincount(self.labels[self.parts["train"]], minlength=len(self.classes))
+        return float((self.labels[self.parts["test"]] == counts.argmax()).mean())
 
 
 @cache
@@ -142,180 +107,120 @@ def drawn_set(task: str, seed: int = 0, sizes: tuple[int, int, int] = DRAWN_PART
 
     `sizes`: of training, validation and test.
     """
-    pictures, each = _drawn_pictures(seed, sum(sizes))
-    labels = np.array([both[list(DRAWN).index(task)] for both in each])
-    ends = np.cumsum((0, *sizes))
-    parts = {p: np.arange(a, b) for p, a, b in zip(PARTS, ends[:-1], ends[1:], strict=True)}
+    pictures, attributes = _drawn_pictures(seed, sum(sizes))
+    labels = np.array(attributes)[:, list(DRAWN).index(task)]
+    rows = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     name = task if (seed, sizes) == (0, DRAWN_PARTS) else f"{task}-{seed}-{sizes[0]}"
-    return Labelled(
-        name, DRAWN[task], Held(pictures), labels, parts, tuple(picture_digests(pictures))
-    )
+    digests = tuple(picture_digests(pictures))
+    parts = dict(zip(PARTS, rows, strict=True))
+    return Labelled(name, DRAWN[task], ArrayPictures(pictures), labels, parts, digests)
 
 
-def divided(
-    labels: Int[np.ndarray, " picture"], groups: Sequence[Hashable], seed: int
-) -> dict[str, Int[np.ndarray, " _"]]:
-    """Rows of each part: so large a share of every class, groups kept whole."""
+def divided(labels: Int[np.ndarray, " picture"], groups: Sequence[Hashable], seed: int) -> Parts:
+    """Rows of each part: so large a share of every class, groups kept whole.
+
+    Also where a class has fewer groups than scikit-learn's StratifiedGroupKFold needs.
+    """
     rows_of: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         rows_of.setdefault(group, []).append(row)
     rng = np.random.default_rng((seed, 11))
-    found: dict[str, list[int]] = {part: [] for part in PARTS}
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
     for label in np.unique(labels):
-        own = [rows for rows in rows_of.values() if labels[rows[0]] == label]
-        own = [own[i] for i in rng.permutation(len(own))]
-        sizes = np.array([len(rows) for rows in own])
+        members = [rows for rows in rows_of.values() if labels[rows[0]] == label]
+        members = [members[i] for i in rng.permutation(len(members))]
+        sizes = np.array([len(rows) for rows in members])
         middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
-        for rows, at in zip(own, middles, strict=True):
-            found[PARTS[int(np.searchsorted(np.cumsum(SHARES)[:-1], at, "right"))]] += rows
-    return {part: np.sort(np.array(rows, int)) for part, rows in found.items()}
-
-
-def _readable(paths: Sequence[Path], skip: bool, name: str) -> tuple[dict[Path, str], list[str]]:
-    """The pixels' sha256 of each picture that can be read, and what is wrong with the others.
-
-    Raises:
-        InputError: naming and counting those that can't, unless they are to be left out.
-    """
-    known, wrong = {}, []
-    for path in paths:
-        try:
-            known[path] = picture_digests(read_picture(path)[None])[0]
-        except InputError as error:
-            wrong.append(str(error))
-    if wrong and not skip:
-        more = f" And {len(wrong) - NAMED} more." if len(wrong) > NAMED else ""
-        raise InputError(
-            f"{name}: {len(wrong)} of {len(paths)} pictures can't be read: "
-            + " ".join(wrong[:NAMED])
-            + f"{more} Or leave them out: --skip."
-        )
-    return known, wrong
+        ends = np.searchsorted(np.cumsum(SHARES)[:-1], middles, "right")
+        for rows, end in zip(members, ends, strict=True):
+            parts[PARTS[end]] += rows
+    return {part: np.sort(np.array(rows, int)) for part, rows in parts.items()}
 
 
 def _of_files(
     name: str,
-    classes: tuple[str, ...],
-    files: Sequence[tuple[Path, int, str | None, Hashable]],
+    files: pd.DataFrame,
     side: int,
     seed: int,
-    skip: bool,
 ) -> Labelled:
-    """A set of files, each with its class, part (None: to be drawn) and group (None: itself).
+    """A set of files: a row each of path, class, and part or else, to be divided, group.
 
     Raises:
-        InputError: as `Labelled`, and for pictures that can't be read or have two classes.
+        InputError: as `Labelled`, and for a picture that can't be read.
     """
-    known, skipped = _readable([path for path, *_ in files], skip, name)
-    files = [file for file in files if file[0] in known]
-    if not files:
-        raise InputError(f"{name}: no pictures; expected some of each class.")
-    digests = tuple(known[path] for path, *_ in files)
-    labels = np.array([label for _, label, *_ in files])
-    first: dict[str, int] = {}
-    for row, seen in enumerate(digests):
-        if labels[first.setdefault(seen, row)] != labels[row]:
-            raise InputError(
-                f"{files[row][0]}: the same picture as {files[first[seen]][0]}, which is of another"
-                " class. Take one of them out."
-            )
-    if all(part is None for _, _, part, _ in files):
-        groups = [
-            group if group is not None else d for (*_, group), d in zip(files, digests, strict=True)
-        ]
-        parts = divided(labels, groups, seed)
+    classes, labels = np.unique(files["class"].to_numpy(str), return_inverse=True)
+    digests = tuple(picture_digests(read_picture(path)[None])[0] for path in files["path"])
+    if "part" in files:
+        parts = {part: np.flatnonzero(files["part"] == part) for part in PARTS}
     else:
-        each = np.array([part for _, _, part, _ in files])
-        parts = {part: np.flatnonzero(each == part) for part in PARTS}
-    paths = [path for path, *_ in files]
-    return Labelled(name, classes, Scaled(paths, side), labels, parts, digests, tuple(skipped))
+        parts = divided(labels, files["group"].tolist() if "group" in files else digests, seed)
+    paths = tuple(files["path"])
+    names = tuple(classes.tolist())
+    return Labelled(name, names, FilePictures(paths, side), labels, parts, digests)
 
 
-def _class_folders(root: Path) -> dict[str, list[Path]]:
-    """The pictures in each folder of a folder, by its name."""
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    return {
-        f.name: sorted(p for p in f.rglob("*") if p.suffix.lower() in SUFFIXES) for f in folders
-    }
-
-
-def read_folder(
-    root: Path, side: int, seed: int = 0, skip: bool = False, name: str | None = None
-) -> Labelled:
+def read_folder(root: Path, side: int, seed: int = 0, name: str | None = None) -> Labelled:
     """CLASS/*.jpg, divided from the seed; or train, validation and test, each with its classes."""
     require(root, "a folder of labelled pictures", "Give one that has a folder for each class.")
-    within = {part: root / part for part in PARTS if (root / part).is_dir()}
-    if within and (missing := [part for part in PARTS if part not in within]):
+    paths = [(path, path.relative_to(root).parts) for path in picture_files(root)]
+    in_parts = (root / "train").is_dir()
+    if in_parts and (missing := [part for part in PARTS if not (root / part).is_dir()]):
         raise MissingFile(
             f"{root / missing[0]}: not found; expected {', '.join(PARTS)}, each with a folder per"
             " class, or folders of classes alone, which are divided here."
         )
-    found = {part: _class_folders(f) for part, f in (within or {None: root}).items()}
-    classes = tuple(sorted({c for own in found.values() for c in own}))
-    files = [
-        (path, classes.index(c), part, None)
-        for part, own in found.items()
-        for c, paths in own.items()
-        for path in paths
-    ]
-    return _of_files(name or root.name, classes, files, side, seed, skip)
+    depth = 3 if in_parts else 2
+    rows = [(path, *names[: depth - 1][::-1]) for path, names in paths if len(names) >= depth]
+    if not rows:
+        raise InputError(f"{root}: no pictures; expected some in a folder for each class.")
+    columns = ["path", "class", "part"][:depth]
+    return _of_files(name or root.name, pd.DataFrame(rows, columns=columns), side, seed)
 
 
-def read_eurosat(root: Path, side: int, seed: int = 0, skip: bool = False) -> Labelled:
+def read_eurosat(root: Path, side: int, seed: int = 0) -> Labelled:
     """EuroSAT's RGB pictures, 27,000 of 10 classes, in the parts of the lists that are fetched.
 
     Raises:
-        InputError: for a list that names a picture which is not there, or leaves one out.
+        InputError: for a list that names a picture which is not there.
     """
     mend = "Run `python -m analysis fetch --source eurosat`."
-    where = require(root / "2750", "EuroSAT's folders of classes", mend)
-    part_of = {}
+    folder = require(root / "2750", "EuroSAT's folders of classes", mend)
+    rows = []
     for part, name in zip(PARTS, ("train", "val", "test"), strict=True):
         listed = require(root / f"eurosat-{name}.txt", "the pictures of a part", mend)
-        part_of |= {Path(line).stem: part for line in listed.read_text().split()}
-    found = _class_folders(where)
-    classes, every = tuple(found), {p.stem for paths in found.values() for p in paths}
-    if away := sorted(every ^ part_of.keys()):
-        raise InputError(
-            f"{root}: {len(away)} pictures are in a list alone or in a folder alone:"
-            f" {', '.join(away[:NAMED])}; expected each in both. {mend}"
-        )
-    files = [(p, classes.index(c), part_of[p.stem], None) for c in classes for p in found[c]]
-    return _of_files("eurosat", classes, files, side, seed, skip)
+        for stem in (Path(line).stem for line in listed.read_text().split()):
+            path = folder / stem.rsplit("_", 1)[0] / f"{stem}.jpg"
+            rows.append(
+                (require(path, f"a picture of {listed.name}", mend), path.parent.name, part)
+            )
+    return _of_files("eurosat", pd.DataFrame(rows, columns=["path", "class", "part"]), side, seed)
 
 
-def read_isic(root: Path, side: int, seed: int = 0, skip: bool = False) -> Labelled:
+def read_isic(root: Path, side: int, seed: int = 0) -> Labelled:
     """ISIC 2018 task 3: 10,015 pictures of 7 diagnoses; pictures of one lesion in one part.
 
     Raises:
-        InputError: for a row of labels that names no class or several, or a picture that is gone.
+        InputError: for pictures that have no class or several, or a picture that is missing.
     """
     mend = "Run `python -m analysis fetch --source isic2018`."
     task = "ISIC2018_Task3_Training"
     truth = root / f"{task}_GroundTruth" / f"{task}_GroundTruth.csv"
     lesions = root / f"{task}_LesionGroupings.csv"
-    require(truth, "ISIC's labels", mend)
-    with require(lesions, "the lesion of each picture", mend).open(newline="") as f:
-        lesion_of = {row["image"]: row["lesion_id"] for row in csv.DictReader(f)}
-    files = []
-    with truth.open(newline="") as f:
-        rows = csv.DictReader(f)
-        classes = tuple(rows.fieldnames or ())[1:]
-        for line, row in enumerate(rows, 2):
-            try:
-                given = [float(row[c]) for c in classes]
-                image, (label,) = row["image"], np.flatnonzero(given).tolist()
-            except (ValueError, TypeError, KeyError) as error:
-                raise InputError(
-                    f"{truth}, line {line}: labels {row}; expected an image and 1 for one of"
-                    f" {', '.join(classes)}, 0 for the others. {mend}"
-                ) from error
-            path = root / f"{task}_Input" / f"{image}.jpg"
-            files.append((path, label, None, lesion_of.get(image, image)))
-    return _of_files("isic", classes, files, side, seed, skip)
+    table = pd.read_csv(require(truth, "ISIC's labels", mend)).set_index("image")
+    lesion_of = pd.read_csv(require(lesions, "the lesion of each picture", mend)).set_index("image")
+    ones = table == 1
+    if (wrong := ones.sum(axis=1) != 1).any():
+        raise InputError(
+            f"{truth}: {wrong.idxmax()} and {wrong.sum() - 1} other pictures don't have a 1 for one"
+            f" of {', '.join(table)}; expected one diagnosis each. {mend}"
+        )
+    files = pd.DataFrame({"class": ones.idxmax(axis=1)})
+    files["path"] = [root / f"{task}_Input" / f"{image}.jpg" for image in files.index]
+    files["group"] = lesion_of["lesion_id"].reindex(files.index).fillna(files.index.to_series())
+    return _of_files("isic", files, side, seed)
 
 
-def get_labelled(name: str, side: int = DRAWN_SIDE, seed: int = 0, skip: bool = False) -> Labelled:
+def get_labelled(name: str, side: int = DRAWN_SIDE, seed: int = 0) -> Labelled:
     """A set by name: colour, shape, isic, eurosat, or a folder's path.
 
     `side`: pixels that files are resized to; `seed`: of drawn pictures, or of the parts.
@@ -326,12 +231,12 @@ def get_labelled(name: str, side: int = DRAWN_SIDE, seed: int = 0, skip: bool = 
     if name in DRAWN:
         return drawn_set(name, seed)
     if name == "isic":
-        return read_isic(data_root() / "isic2018", side, seed, skip)
+        return read_isic(data_root() / "isic2018", side, seed)
     if name == "eurosat":
-        return read_eurosat(data_root() / "eurosat", side, seed, skip)
+        return read_eurosat(data_root() / "eurosat", side, seed)
     if not Path(name).is_dir():
         raise InputError(
             f"labelled pictures {name!r}: expected {', '.join(DRAWN)}, isic, eurosat, or a folder"
             " with a folder of pictures for each class."
         )
-    return read_folder(Path(name), side, seed, skip)
+    return read_folder(Path(name), side, seed)

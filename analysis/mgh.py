@@ -1,23 +1,20 @@
-"""FreeSurfer's .mgh and .mgz as NSD writes them: one value, or one series of trials, per vertex.
+"""FreeSurfer's .mgh and .mgz: one value, or a series of trials, per vertex.
 
-A single .mgh is a 284-byte header and the values, big-endian, vertex fastest; .mgz is its gzip.
+A .mgh is a 284-byte header and the values, big-endian, vertex fastest; .mgz is its gzip.
 """
 
 import gzip
-import warnings
 import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from jaxtyping import Float, Int
-from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.freesurfer.mghformat import MGHError
+from nibabel.spatialimages import HeaderDataError
 
 from analysis.files import InputError, require, whole_file
 
-HEADER_BYTES = 284
-FLOAT = 3  # MRI_FLOAT, the type of every map, label and beta file of NSD
-FOOTERS = (0, 16, 20)  # bytes after the values: none, MATLAB's or nibabel's scan parameters
 FETCH = "Fetch the file again, or simulate the subject again."
 
 
@@ -35,158 +32,93 @@ def write(path: Path, values: Float[np.ndarray, "vertex *trial"]) -> None:
         nibabel.save(nibabel.MGHImage(data, affine(len(values))), scratch)
 
 
-def _bytes(path: Path, count: int = -1) -> bytes:
-    """The first bytes of a file, or all, unpacked if it is packed."""
-    with gzip.open(path) if path.suffix == ".mgz" else path.open("rb") as f:
-        return f.read(count)
-
-
-def _header(path: Path) -> tuple[int, int]:
-    """Vertices and trials of a surface file, its header checked."""
+def _values(path: Path, what: str, n_vertices: int | None, n_trials: int) -> np.ndarray:
+    """Values [vertex, trial] in the file's own type; mapped, not read, where it isn't packed."""
+    require(path, what, FETCH)
+    packed = path.suffix == ".mgz"
     try:
-        raw = _bytes(path, HEADER_BYTES)
-        if len(raw) < HEADER_BYTES:
-            raise ValueError(f"{len(raw)} bytes, shorter than its {HEADER_BYTES}-byte header")
-        header = MGHHeader(raw, check=True)
-        dims, kind = [int(n) for n in header["dims"]], int(header["type"])
-    except (OSError, EOFError, zlib.error, ValueError, nibabel.spatialimages.HeaderDataError) as e:
-        raise InputError(f"{path}: not a readable MGH file ({e}). {FETCH}") from e
-    if kind != FLOAT or dims[1:3] != [1, 1] or min(dims) < 1:
+        with gzip.open(path) if packed else path.open("rb") as f:  # nibabel.load leaves it open
+            image = nibabel.MGHImage.from_stream(f)
+            n, *others = (int(d) for d in image.header["dims"])
+            if others != [1, 1, n_trials] or n_vertices not in (None, n) or n < 1:
+                raise ValueError(f"{n} vertices x {others[2]} trials, dims {[n, *others]}")
+            values = np.asanyarray(image.dataobj)
+            if packed:
+                f.read()  # to the end, where the checksum is
+    except (  # of the operating system (with errno), gzip, zlib, numpy and nibabel
+        OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, MemoryError, OverflowError,
+        HeaderDataError, MGHError,
+    ) as error:  # fmt: skip
+        if getattr(error, "errno", None):
+            raise
         raise InputError(
-            f"{path}: dims {dims} and type {kind}; expected [vertices, 1, 1, trials] and type"
-            f" {FLOAT} (float32). {FETCH}"
-        )
-    return dims[0], dims[3]
+            f"{path}: {' '.join(str(error).split())}; expected {what}: an MGH file of"
+            f" {n_vertices or 'any number of'} vertices x {n_trials} trials. {FETCH}"
+        ) from error
+    return values.reshape(n, n_trials, order="F")
 
 
 def read(path: Path, what: str, n_vertices: int | None = None) -> Float[np.ndarray, " vertex"]:
-    """One float32 value per vertex.
+    """One float32 value per vertex, of a file of any type of number.
 
     Raises:
-        InputError: if the file is missing, truncated, or not a map of `n_vertices` vertices.
+        InputError: if the file is missing, damaged, or not a map of `n_vertices` vertices.
     """
-    require(path, what, FETCH)
-    found, trials = _header(path)
-    if trials != 1 or (n_vertices is not None and found != n_vertices):
-        raise InputError(
-            f"{path}: {found} vertices x {trials}; expected {what}"
-            f" with {n_vertices or 'any number of'} vertices x 1. {FETCH}"
-        )
-    try:
-        raw = _bytes(path)  # nibabel.load would leave an .mgh open
-        values = np.frombuffer(raw, ">f4", found, HEADER_BYTES).astype(np.float32)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}). {FETCH}") from error
-    if (after := len(raw) - HEADER_BYTES - 4 * found) not in FOOTERS:
-        warnings.warn(
-            f"{path}: {after:,} bytes follow the {found} values that its header promises; expected"
-            f" {', '.join(map(str, FOOTERS))}. If what is read looks wrong: {FETCH}",
-            stacklevel=2,
-        )
-    return values
+    return _values(path, what, n_vertices, 1)[:, 0].astype(np.float32)
 
 
 def read_integers(
     path: Path, what: str, n_vertices: int | None = None
 ) -> Int[np.ndarray, " vertex"]:
-    """One whole number per vertex, as NSD keeps labels and indices: in float32.
+    """One whole number per vertex; NSD keeps labels and indices as float32.
 
     Raises:
         InputError: as `read`, and if a value is no whole number.
     """
-    values = read(path, what, n_vertices)
-    whole = (np.abs(values) < 2**24) & (values == np.rint(values))  # False for NaN
+    values = _values(path, what, n_vertices, 1)[:, 0]
+    whole = (np.abs(values.astype(float)) < 2**31) & (values == np.rint(values))  # False for NaN
     if not whole.all():
         raise InputError(f"{path}: {values[~whole][0]} among its values; expected {what}. {FETCH}")
     return values.astype(int)
 
 
-def check_series(path: Path, n_vertices: int, n_trials: int) -> None:
-    """Pass if this is an uncompressed series of so many vertices and trials, whole.
-
-    Raises:
-        InputError: if the file is missing, truncated, or not such a float32 surface series.
-    """
-    require(path, f"betas of {n_trials} trials", FETCH)
-    found = _header(path)
-    if found != (n_vertices, n_trials):
-        raise InputError(
-            f"{path}: {found[0]} vertices x {found[1]} trials; expected {n_vertices} x {n_trials},"
-            f" as nsdgeneral and the design have. {FETCH}"
-        )
-    expected = HEADER_BYTES + 4 * n_vertices * n_trials
-    if (size := path.stat().st_size) < expected:
-        raise InputError(
-            f"{path}: {size:,} bytes; its header promises {n_vertices} vertices x {n_trials}"
-            f" trials, {expected:,} bytes: the file is truncated. {FETCH}"
-        )
-
-
 def read_series(
     path: Path, vertices: Int[np.ndarray, " chosen"], n_vertices: int, n_trials: int
 ) -> Float[np.ndarray, "trial chosen"]:
-    """The series of some vertices of an uncompressed .mgh.
-
-    A trial's bytes are read from the first chosen vertex to the last, one trial at a time: the file
-    is gone through once, and the memory is that of the result.
+    """The series of some vertices of a file of `n_vertices`.
 
     Raises:
-        InputError: as `check_series`.
+        InputError: if the file is missing, truncated or of another shape.
     """
-    check_series(path, n_vertices, n_trials)
-    out = np.empty((n_trials, len(vertices)), np.float32)
-    if not len(vertices):
-        return out
-    first = int(vertices.min())
-    span = np.empty(int(vertices.max()) + 1 - first, ">f4")
-    with path.open("rb", buffering=0) as f:
-        for trial, row in enumerate(out):
-            f.seek(HEADER_BYTES + 4 * (trial * n_vertices + first))
-            if f.readinto(span.data.cast("B")) != span.nbytes:
-                raise InputError(f"{path}: ended in trial {trial + 1}, cut while read. {FETCH}")
-            row[:] = span[vertices - first]
-    return out
-
-
-def color_table(label: Path) -> Path:
-    """Where a label file's names are: beside it, without the hemisphere."""
-    return label.with_name(label.name.split(".", 1)[1] + ".ctab")
-
-
-def read_names(path: Path) -> dict[int, str]:
-    """The names of a label file's values, from its .ctab (`0 Unknown`; further columns ignored).
-
-    Raises:
-        InputError: if the table is missing or a line is not `number name`.
-    """
-    require(path, "the names of a label file's values", FETCH)
-    names = {}
-    for number, line in enumerate(path.read_text("utf8", "replace").splitlines(), 1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) < 2 or not fields[0].isdigit():
-            raise InputError(f"{path}, line {number}: {line!r}; expected 'number name'. {FETCH}")
-        if int(fields[0]) in names or fields[1] in names.values():
-            raise InputError(f"{path}, line {number}: {line!r} is there already. {FETCH}")
-        names[int(fields[0])] = fields[1]
-    return names
+    values = _values(path, f"betas of {n_trials} trials", n_vertices, n_trials)
+    return np.ascontiguousarray(values.T[:, vertices], np.float32)
 
 
 def read_labels(
     path: Path, n_vertices: int | None = None
 ) -> tuple[Int[np.ndarray, " vertex"], dict[int, str]]:
-    """A label per vertex (0 = none) and the labels' names.
+    """A label per vertex (0 = none), and the labels' names from the .ctab beside it.
 
     Raises:
         InputError: if the file or its .ctab is missing or damaged, or a label has no name.
     """
-    values = read_integers(path, "a label per vertex", n_vertices)
-    names = read_names(color_table(path))
-    labels = values.clip(min=0)  # NSD marks some outside with -1
+    labels = read_integers(path, "a label per vertex", n_vertices)
+    labels = labels.clip(min=0)  # NSD marks some outside with -1
+    table = color_table(path)
+    lines = require(table, "the names of a label file's values", FETCH).read_text("utf8", "replace")
+    try:
+        fields = [line.split() for line in lines.splitlines() if line.strip()]
+        names = {int(number): name for number, name, *_ in fields if not number.startswith("#")}
+    except ValueError as error:
+        raise InputError(f"{table}: {error}; expected lines 'number name'. {FETCH}") from error
     if unnamed := sorted(set(labels.tolist()) - set(names) - {0}):
-        raise InputError(f"{path}: labels {unnamed} have no name in {color_table(path)}. {FETCH}")
+        raise InputError(f"{path}: labels {unnamed} have no name in {table}. {FETCH}")
     return labels, names
+
+
+def color_table(label: Path) -> Path:
+    """The path of a label file's names: beside it, without the hemisphere."""
+    return label.with_name(label.name.split(".", 1)[1] + ".ctab")
 
 
 def write_labels(path: Path, labels: Int[np.ndarray, " vertex"], names: dict[int, str]) -> None:

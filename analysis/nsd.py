@@ -1,6 +1,6 @@
 """The reader of the Natural Scenes Dataset's own tree, real or simulated.
 
-    subject = load_subject("subj01", NSDTree(data_root() / "nsd"))
+    subject, prepared = read_subject("subj01", NSDTree(data_root() / "nsd"))
 
 A simulated subject lies in the same tree, so one reader serves both.
 """
@@ -8,17 +8,23 @@ A simulated subject lies in the same tree, so one reader serves both.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import scipy.io
+from jaxtyping import Bool, Int
 
 from analysis import mgh, surface
-from analysis.child import matlab_variables
 from analysis.files import HEMIS, Hemi, InputError, MissingFile, NSDTree, require
-from analysis.pictures import open_brick
+from analysis.pictures import HDF5Pictures
 from analysis.prepare import Prepared, prepare
-from analysis.subject import Space, Subject, apart, over_repeats, with_areas
+from analysis.subject import (
+    Space,
+    Subject,
+    add_area_unions,
+    average_repeats,
+    require_ncsnr,
+    surface_coordinates,
+)
 
 GET = "See the book's page on data for what goes where, or use a simulated subject such as sim01."
 # NSD's own count of sessions; a simulated subject has those of its design.
@@ -26,11 +32,12 @@ SESSIONS = {f"subj{i:02d}": n for i, n in enumerate((40, 40, 32, 30, 40, 32, 40,
 SIMULATED = ("sim01", "sim02", "sim03")
 # A subject's own areas, on its native surface.
 FAMILIES = ("prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words")
-# Read where they are there; their ROIs are named "family/label".
+# Optional; their ROIs are named "family/label".
 NATIVE_EXTRA = ("prf-eccrois",)
 GROUP_EXTRA = ("streams", "Kastner2015", "HCP_MMP1", "corticalsulc", "visualsulc")
 MASK = "nsdgeneral"
 VARIABLES = ("masterordering", "subjectim", "sharedix", "stimpattern")  # of nsd_expdesign.mat
+Masks = dict[str, Bool[np.ndarray, " mesh"]]
 
 
 @dataclass(frozen=True)
@@ -48,66 +55,49 @@ def read_design(tree: NSDTree, subject: str, sessions: int | None = None) -> Des
     """The first `sessions` sessions of a subject's design (all, if None).
 
     Raises:
-        InputError: if the file is missing, damaged or another shape, or has fewer sessions.
+        InputError: if the file is missing, damaged or of another shape, or has fewer sessions.
     """
     path = require(tree.design, "NSD's experimental design", GET)
-    what = f"a MATLAB 5 file with {', '.join(VARIABLES[:-1])} and {VARIABLES[-1]}"
-    raw = matlab_variables(path, VARIABLES, what, mgh.FETCH)
-    ordering = raw["masterordering"].ravel().astype(int) - 1  # uint16: no arithmetic before
-    ids = np.atleast_2d(raw["subjectim"]).astype(int) - 1
-    shared = raw["sharedix"].ravel().astype(int) - 1
-    recorded = len(raw["stimpattern"])
+    try:
+        with path.open("rb") as f:
+            raw = scipy.io.loadmat(f, variable_names=VARIABLES)
+        ordering = raw["masterordering"].ravel().astype(int) - 1  # uint16: no arithmetic before
+        ids = np.atleast_2d(raw["subjectim"]).astype(int) - 1
+        shared = raw["sharedix"].ravel().astype(int) - 1
+        recorded = len(raw["stimpattern"])
+    except Exception as error:  # scipy's readers raise errors of many types for a damaged file
+        if getattr(error, "errno", None):
+            raise
+        raise InputError(
+            f"{path}: {error}; expected a MATLAB 5 file with {', '.join(VARIABLES)}. {mgh.FETCH}"
+        ) from error
     row = int(subject.removeprefix("subj").removeprefix("sim")) - 1
-    low, high = (ordering.min(), ordering.max()) if len(ordering) else (-1, -1)
     if (
         row >= len(ids)
-        or not 0 <= low <= high < ids.shape[1]
+        or not len(ordering)
+        or not 0 <= ordering.min() <= ordering.max() < ids.shape[1]
         or recorded == 0
         or len(ordering) % recorded
+        or not np.array_equal(ids[row, : len(shared)], shared)
+        or len(np.unique(ids[row])) < ids.shape[1]
         or ids[row].min() < 0
     ):
         raise InputError(
-            f"{path}: subjectim {ids.shape} from {ids.min(initial=0) + 1}, masterordering"
-            f" {ordering.shape} from {low + 1} to {high + 1}, stimpattern of {recorded} sessions;"
-            f" {subject} needs row {row + 1} of subjectim, whole sessions, and all counted from 1."
-            f" {mgh.FETCH}"
-        )
-    shown = np.bincount(ordering, minlength=ids.shape[1])
-    in_slots = int(np.count_nonzero(raw["stimpattern"]))
-    if (
-        len(np.unique(ids[row])) != ids.shape[1]
-        or not np.array_equal(ids[row, : len(shared)], shared)
-        or shown.min() != shown.max()
-        or in_slots != len(ordering)
-    ):
-        raise InputError(
-            f"{path}: damaged: masterordering shows a picture {shown.min()} to {shown.max()} times"
-            f" in {len(ordering)} trials of {in_slots} slots; expected as often as any other, in"
-            f" as many slots; row {row + 1} of subjectim has {len(np.unique(ids[row]))} pictures of"
-            f" {ids.shape[1]}; expected no picture twice, sharedix first. {mgh.FETCH}"
+            f"{path}: subjectim {ids.shape}, masterordering {ordering.shape} from"
+            f" {ordering.min(initial=0) + 1} to {ordering.max(initial=0) + 1}, {recorded} sessions;"
+            f" {subject} needs row {row + 1} of subjectim, different pictures with sharedix first,"
+            f" whole sessions, and all counted from 1. {mgh.FETCH}"
         )
     count = SESSIONS.get(subject, recorded) if sessions is None else sessions
-    per_session = len(ordering) // recorded
     if not 1 <= count <= recorded:
         raise InputError(f"sessions={count}: {path} holds {recorded}.")
+    per_session = len(ordering) // recorded
     seen, trial_picture = np.unique(ordering[: count * per_session], return_inverse=True)
     picture_ids = ids[row, seen]
     return Design(trial_picture, picture_ids, np.isin(picture_ids, shared), count, per_session)
 
 
-def _general(tree: NSDTree, n_vertices: int | None) -> dict[Hemi, Bool[np.ndarray, " mesh"]]:
-    """nsdgeneral in each hemisphere; it says how large the tree's mesh is."""
-    masks = {}
-    for hemi in HEMIS:
-        labels, _ = mgh.read_labels(tree.group_label(hemi, MASK), n_vertices)
-        n_vertices = len(labels)
-        masks[hemi] = labels == 1
-    return masks
-
-
-def read_rois(
-    tree: NSDTree, subject: str, hemi: Hemi, n_vertices: int
-) -> dict[str, Bool[np.ndarray, " mesh"]]:
+def read_rois(tree: NSDTree, subject: str, hemi: Hemi, n_vertices: int) -> Masks:
     """A hemisphere's ROIs on fsaverage, by NSD's names.
 
     A subject's own ones are taken from its native surface by nearest neighbour; those of other
@@ -119,79 +109,55 @@ def read_rois(
     transform = tree.to_fsaverage(subject, hemi)
     what = "the native vertex of each fsaverage vertex"
     source = mgh.read_integers(transform, what, n_vertices) - 1  # MATLAB counts from 1
-    found = {}
-    for family in (*FAMILIES, *NATIVE_EXTRA):
-        path = tree.native_label(subject, hemi, family)
-        if family in NATIVE_EXTRA and not path.exists():
-            continue
-        labels, names = mgh.read_labels(path)
-        if source.min() < 0 or source.max() >= len(labels):
-            raise InputError(
-                f"{transform}: points to vertices {source.min() + 1}..{source.max() + 1}, but"
-                f" {path} has {len(labels)}. {mgh.FETCH}"
-            )
-        prefix = "" if family in FAMILIES else f"{family}/"
-        here = labels[source]
-        found |= {prefix + name: here == value for value, name in names.items() if value > 0}
-    for family in GROUP_EXTRA:
+    rois = {}
+    for family in (*FAMILIES, *NATIVE_EXTRA, *GROUP_EXTRA):
+        native = family not in GROUP_EXTRA
         path = tree.group_label(hemi, family)
-        if path.exists():
-            labels, names = mgh.read_labels(path, n_vertices)
-            found |= {f"{family}/{name}": labels == v for v, name in names.items() if v > 0}
-    return found
+        if native:
+            path = tree.native_label(subject, hemi, family)
+        if family not in FAMILIES and not path.exists():
+            continue
+        labels, names = mgh.read_labels(path, None if native else n_vertices)
+        if native:
+            if source.min() < 0 or source.max() >= len(labels):
+                raise InputError(
+                    f"{transform}: points to vertices {source.min() + 1}..{source.max() + 1}, but"
+                    f" {path} has {len(labels)}. {mgh.FETCH}"
+                )
+            labels = labels[source]
+        prefix = "" if family in FAMILIES else f"{family}/"
+        rois |= {prefix + name: labels == value for value, name in names.items() if value > 0}
+    return rois
 
 
-def _chosen(
+def region_vertices(
     region: str | Sequence[str],
     masks: dict[Hemi, Bool[np.ndarray, " mesh"]],
-    rois: dict[Hemi, dict[str, Bool[np.ndarray, " mesh"]]],
+    rois: dict[Hemi, Masks],
 ) -> dict[Hemi, Int[np.ndarray, " vertex"]]:
-    """The vertices of nsdgeneral, or of a union of ROIs, in each hemisphere."""
-    wanted = [region] if isinstance(region, str) else list(region)
-    named = {h: {MASK: masks[h]} | with_areas(rois[h]) for h in HEMIS}
-    known = list(dict.fromkeys(name for h in HEMIS for name in named[h]))
-    if not wanted or (unknown := [name for name in wanted if name not in known]):
+    """The vertices of nsdgeneral, or of a union of ROIs, in each hemisphere.
+
+    Raises:
+        InputError: for an unknown ROI, with the known ones, or a region of no vertex.
+    """
+    asked = [region] if isinstance(region, str) else list(region)
+    named = {hemi: {MASK: masks[hemi]} | add_area_unions(rois[hemi]) for hemi in HEMIS}
+    known = list(dict.fromkeys(name for hemi in HEMIS for name in named[hemi]))
+    if not asked or (unknown := [name for name in asked if name not in known]):
         raise InputError(
-            f"region={unknown if wanted else wanted}: expected {MASK!r} or names among"
+            f"region={unknown if asked else asked}: expected {MASK!r} or names among"
             f" {', '.join(known)}."
         )
-    out = {}
+    vertices = {}
     for hemi in HEMIS:
-        parts = [named[hemi][name] for name in wanted if name in named[hemi]]
-        union = np.any(parts, axis=0) if parts else np.zeros(len(masks[hemi]), bool)
-        out[hemi] = np.flatnonzero(union)
-    return out
+        parts = [named[hemi][name] for name in asked if name in named[hemi]]
+        vertices[hemi] = np.flatnonzero(np.any([np.zeros_like(masks[hemi]), *parts], axis=0))
+    if not any(map(len, vertices.values())):
+        raise InputError(f"region={region!r}: no vertex on a mesh of {len(masks['lh'])}.")
+    return vertices
 
 
-def _ratios(path: Path, n_vertices: int) -> Float[np.ndarray, " mesh"]:
-    """ncsnr per vertex; NaN where betas are."""
-    values = mgh.read(path, "ncsnr per vertex", n_vertices)
-    if (wrong := (values < 0) | np.isinf(values)).any():
-        raise InputError(
-            f"{path}: {values[wrong][0]} among its values; expected ratios from 0. {mgh.FETCH}"
-        )
-    return values
-
-
-def load_prepared(
-    name: str,
-    tree: NSDTree,
-    design: Design,
-    chosen: dict[Hemi, Int[np.ndarray, " vertex"]],
-    n_vertices: int,
-) -> Prepared:
-    """The standardised responses of the chosen vertices, prepared if they are not yet."""
-    sessions = range(1, design.sessions + 1)
-    return prepare(
-        f"{tree.root.parent.name}-{name}",
-        [(tree.betas(name, "lh", s), tree.betas(name, "rh", s)) for s in sessions],
-        (chosen["lh"], chosen["rh"]),
-        n_vertices,
-        design.trials_per_session,
-    )
-
-
-def load_subject(
+def read_subject(
     name: str,
     tree: NSDTree,
     sessions: int | None = None,
@@ -199,8 +165,10 @@ def load_subject(
     region: str | Sequence[str] = MASK,
     n_surface: int | None = None,
     average: bool = False,
-) -> Subject:
-    """A subject read from an NSD tree; vertices that are NaN or constant in a session are left out.
+) -> tuple[Subject, Prepared]:
+    """A subject of an NSD tree, and its prepared responses with each session's mean and sd.
+
+    Vertices that are NaN or constant in a session are left out.
 
     `sessions`: the first so many; all if None.
     `space`: the surface whose coordinates place the vertices. The paper's text says inflated
@@ -213,53 +181,52 @@ def load_subject(
         InputError: for an unknown subject or region, a missing or damaged file, sessions that don't
             match the design, or if no vertex is left; the message names the file and what to do.
     """
-    return read_subject(name, tree, sessions, space, region, n_surface, average)[0]
-
-
-def read_subject(
-    name: str,
-    tree: NSDTree,
-    sessions: int | None = None,
-    space: Space = "inflated",
-    region: str | Sequence[str] = MASK,
-    n_surface: int | None = None,
-    average: bool = False,
-) -> tuple[Subject, Prepared]:
-    """As `load_subject`, with the prepared responses, which know each session's mean and sd."""
     if name not in (*SESSIONS, *SIMULATED):
         raise InputError(f"subject {name!r}: expected {', '.join((*SESSIONS, *SIMULATED))}.")
     if not tree.root.is_dir():
         raise MissingFile(f"{tree.root}: not found; expected the NSD tree of {name}. {GET}")
     design = read_design(tree, name, sessions)
-    masks = _general(tree, None)
-    n_file = len(masks[HEMIS[0]])
+    masks, n_file = {}, None
+    for hemi in HEMIS:
+        labels, _ = mgh.read_labels(tree.group_label(hemi, MASK), n_file)
+        masks[hemi], n_file = labels == 1, len(labels)
     n_surface = n_surface or n_file
     if n_surface not in surface.SIZES or n_surface > n_file:
+        nested = [n for n in surface.SIZES if n <= n_file]
         raise InputError(
-            f"n_surface={n_surface}: expected one of"
-            f" {', '.join(str(n) for n in surface.SIZES if n <= n_file)}, nested in {tree.root}'s"
-            f" {n_file}."
+            f"n_surface={n_surface}: expected one of {', '.join(map(str, nested))}, nested in"
+            f" {tree.root}'s {n_file}."
         )
     rois = {hemi: read_rois(tree, name, hemi, n_file) for hemi in HEMIS}
     # the first vertices of a mesh are those of the meshes nested in it
     masks = {hemi: mask[:n_surface] for hemi, mask in masks.items()}
-    rois = {hemi: {k: m[:n_surface] for k, m in found.items()} for hemi, found in rois.items()}
-    chosen = _chosen(region, masks, rois)
-    if not sum(len(c) for c in chosen.values()):
-        raise InputError(f"region={region!r}: no vertex of {name} on a mesh of {n_surface}.")
-    ratios = [_ratios(tree.ncsnr(name, h), n_file)[chosen[h]] for h in HEMIS]
-    stimuli = open_brick(tree.stimuli, design.picture_ids, f"{mgh.FETCH} {GET}")
-    prepared = load_prepared(name, tree, design, chosen, n_file)
+    rois = {hemi: {k: m[:n_surface] for k, m in masks.items()} for hemi, masks in rois.items()}
+    read = region_vertices(region, masks, rois)
+    columns = read["lh"], read["rh"]
+    ratios = []
+    for hemi in HEMIS:
+        path = tree.ncsnr(name, hemi)
+        ratios.append(mgh.read(path, "ncsnr per vertex", n_file))
+        require_ncsnr(ratios[-1], str(path))
+    stimuli = HDF5Pictures(tree.stimuli, design.picture_ids)
+    prepared = prepare(
+        name if name in SESSIONS else f"{name}-{tree.root.parent.name}",
+        [
+            (tree.betas(name, "lh", session), tree.betas(name, "rh", session))
+            for session in range(1, design.sessions + 1)
+        ],
+        columns,
+        n_file,
+        design.trials_per_session,
+        # computed from all betas, small and kept with the tree: they tell simulations apart
+        source=hashlib.sha256(np.concatenate(ratios).tobytes()).hexdigest(),
+    )
     kept = prepared.kept
-    vertices = np.concatenate([chosen["lh"], chosen["rh"] + n_surface])[kept]
-    coordinates = apart(n_surface, space)[vertices]
-    names = list(dict.fromkeys(roi for hemi in HEMIS for roi in rois[hemi]))
-    masked = {
-        roi: np.concatenate(
-            [rois[h].get(roi, np.zeros(n_surface, bool))[chosen[h]] for h in HEMIS]
-        )[kept]
-        for roi in names
-    }
+    vertices = np.concatenate([read["lh"], read["rh"] + n_surface])[kept]
+    coordinates = surface_coordinates(n_surface, space)[vertices]
+    empty = np.zeros(n_surface, bool)
+    names = dict.fromkeys(roi for hemi in HEMIS for roi in rois[hemi])
+    both = {roi: np.concatenate([rois[h].get(roi, empty)[read[h]] for h in HEMIS]) for roi in names}
     n_trials = len(design.trial_picture)
     hashed = hashlib.sha256(design.picture_ids.tobytes() + design.trial_picture.tobytes())
     hashed.update(prepared.identity.encode() + vertices.tobytes() + coordinates.tobytes())
@@ -269,8 +236,8 @@ def read_subject(
         n_surface=n_surface,
         vertices=vertices,
         coordinates=coordinates,
-        rois=with_areas(masked),
-        ncsnr=np.concatenate(ratios)[kept],
+        rois=add_area_unions({roi: mask[kept] for roi, mask in both.items()}),
+        ncsnr=np.concatenate([r[c] for r, c in zip(ratios, columns, strict=True)])[kept],
         responses=prepared.responses,
         trial_picture=design.trial_picture,
         trial_session=np.arange(n_trials) // design.trials_per_session,
@@ -281,4 +248,4 @@ def read_subject(
         dropped=int((~kept).sum()),
         identity=hashed.hexdigest(),
     )
-    return (over_repeats(subject) if average else subject), prepared
+    return (average_repeats(subject) if average else subject), prepared

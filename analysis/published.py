@@ -106,6 +106,11 @@ NSD_BETAS = {"mean": 0.25, "sd": 1.75}
 # Vertices of an atlas's area on fsaverage (Kastner2015), and of nsdgeneral.
 NSD_AREAS = {"V1": (4276, 37984), "V2": (3391, 37984), "hV4": (914, 37984)}
 
+# Vertices of each hemisphere in the Algonauts 2023 challenge: of the subjects that lack some, by
+# number, and of the others.
+CHALLENGE_VERTICES = {6: (18978, 20220), 8: (18981, 20530)}
+CHALLENGE_OTHERS = (19004, 20544)
+
 
 @dataclass(frozen=True)
 class Contradiction:

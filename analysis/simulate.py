@@ -43,10 +43,10 @@ from analysis.files import (
 from analysis.noise import Noise, draw_betas, signal_to_noise
 from analysis.responses import TEACHER, true_responses
 from analysis.stimuli import SIZES, photographs, read_stimuli, set_name, write_stimuli
-from analysis.subject import with_areas, zscore
+from analysis.subject import add_area_unions, zscore
 from analysis.truth import SIMULATED_SUBJECTS, Truth, TruthParameters, visual_cortex
+from analysis.versions import VERSIONS
 
-VERSION = 1  # raise when the code, or the teacher's weights, would give other numbers
 SCENES = "drawn scenes"  # in place of the identity of photographs
 
 
@@ -127,7 +127,7 @@ def keys(name: Name, pictures: str | None) -> tuple[str, str]:
     `pictures`: SCENES, or the identity of photographs.
     """
     size = asdict(SIZES[name.size])
-    stimuli = digest({"version": VERSION, "size": size, "pictures": pictures})
+    stimuli = digest({"version": VERSIONS["simulated"], "size": size, "pictures": pictures})
     settings = {
         "stimuli": stimuli,
         "noise": asdict(name.noise),
@@ -256,7 +256,7 @@ def _write_subject(name: Name, scratch: Path) -> None:
     truth, responses = true_responses(
         cortex, torch.from_numpy(pictures), labels, subject, name.parameters
     )
-    snr = signal_to_noise(truth, with_areas(cortex.rois), spec.n_surface, subject, name.noise)
+    snr = signal_to_noise(truth, add_area_unions(cortex.rois), spec.n_surface, subject, name.noise)
     signal = responses[trial_picture]
     betas = draw_betas(truth, snr, signal, spec.n_surface, spec.sessions, subject, name.noise)
     betas = betas.reshape(spec.sessions, spec.trials_per_session, -1)

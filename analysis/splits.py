@@ -16,7 +16,6 @@ from analysis.subject import Subject
 
 Scheme = Literal["shared", "repository", "algonauts"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-LIMITS = (300, 1000, 3000, 10000)  # training trials of the limited-data finding
 HELD_SESSIONS = 3  # whose own pictures the Algonauts challenge tests on
 HELD_OUT = 841 / 9841  # of the challenge's training pictures, by the authors' released code
 
@@ -37,18 +36,15 @@ def default_scheme(subject: Subject) -> Scheme:
 
 
 def _held_sessions(subject: Subject) -> Bool[np.ndarray, " picture"]:
-    """Pictures shown in the last sessions only: the Algonauts challenge's test set."""
+    """Pictures not shown before the last sessions: the Algonauts challenge's test set."""
     if subject.trial_session.min() < 0:
         raise InputError(
             f"scheme='algonauts': {subject.name} has means over sessions, or test responses that"
             " are withheld; expected single trials. Use scheme='repository' or 'shared'."
         )
     early = subject.trial_session < subject.n_sessions - HELD_SESSIONS
-    seen_early = np.zeros(len(subject.picture_ids), bool)
-    seen_early[subject.trial_picture[early]] = True
-    seen = np.zeros(len(subject.picture_ids), bool)
-    seen[subject.trial_picture] = True
-    return seen & ~seen_early
+    rows = np.arange(len(subject.picture_ids))
+    return ~np.isin(rows, subject.trial_picture[early])
 
 
 def split_pictures(
@@ -58,6 +54,8 @@ def split_pictures(
     scheme: str = "shared",
 ) -> Split:
     """Test pictures by a scheme; of the others a seeded share validates and the rest trains.
+
+    Pictures that the subject was never shown are in no part.
 
     `shared`: those that all subjects saw.
     `algonauts`: those shown in the last three sessions only, as in the challenge.
@@ -70,27 +68,25 @@ def split_pictures(
     if scheme not in SCHEMES:
         raise InputError(f"scheme={scheme!r}: expected one of {', '.join(SCHEMES)}.")
     rng = np.random.default_rng(seed)
-    usable = np.ones(len(subject.picture_ids), bool)
+    usable = np.isin(np.arange(len(subject.picture_ids)), subject.trial_picture)
     if scheme == "shared":
-        test = subject.shared
+        test = subject.shared & usable
     elif scheme == "algonauts":
-        test = _held_sessions(subject)
+        test = _held_sessions(subject) & usable
     else:
         if subject.source != "Algonauts 2023":
-            usable = ~_held_sessions(subject)
-        pool = np.flatnonzero(usable)
+            usable &= ~_held_sessions(subject)
+        pool = rng.permutation(np.flatnonzero(usable))
         test = np.zeros(len(usable), bool)
-        test[rng.permutation(pool)[: max(1, round(HELD_OUT * len(pool)))]] = True
+        test[pool[: max(1, round(HELD_OUT * len(pool)))]] = True
     others = rng.permutation(np.flatnonzero(usable & ~test))
     n = round(validation_share * len(others))
     parts = Split(np.sort(others[n:]), np.sort(others[:n]), np.flatnonzero(test))
-    for part in ("train", "validation", "test"):
-        if not len(getattr(parts, part)):
-            raise InputError(
-                f"split of {subject.name}: no picture left for {part}"
-                f" ({len(others)} pictures of its own, {int(test.sum())} {scheme},"
-                f" validation_share={validation_share})."
-            )
+    if empty := [name for name, rows in vars(parts).items() if rows is not None and not len(rows)]:
+        raise InputError(
+            f"split of {subject.name}: no picture left for {empty[0]} ({len(others)} pictures of"
+            f" its own, {int(test.sum())} {scheme}, validation_share={validation_share})."
+        )
     return parts
 
 

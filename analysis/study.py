@@ -20,7 +20,6 @@ from analysis.features import (
     Tokens,
     cache_folder,
     known,
-    picture_digests,
     read_tokens,
 )
 from analysis.files import InputError, NSDTree, data_root, fits_root, folder_name
@@ -29,6 +28,7 @@ from analysis.lessons import Lesson, lesson_of
 from analysis.model import ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
+from analysis.pictures import picture_digests
 from analysis.prepare import Prepared
 from analysis.progress import say
 from analysis.receipts import note, receipt
@@ -38,7 +38,7 @@ from analysis.ridge import RidgeFit, ridge_fit, ridge_key
 from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import Split, default_scheme, limit, split_pictures
-from analysis.subject import Space, Subject, over_repeats, shuffled
+from analysis.subject import Space, Subject, average_repeats, shuffled
 
 PICTURES_AT_ONCE = 500  # hashed at a time
 
@@ -78,7 +78,7 @@ def get_subject(
     given = {"sessions": sessions, "region": tuple(region) or None, "n_surface": n_surface}
     if not of_tree and (said := [f"{k}={v}" for k, v in given.items() if v is not None]):
         raise InputError(f"{', '.join(said)}: {name} is read whole; leave it out.")
-    return over_repeats(subject) if average else subject
+    return average_repeats(subject) if average else subject
 
 
 def get_prepared(name: str, sessions: int | None = None) -> Prepared:

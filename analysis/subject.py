@@ -1,6 +1,6 @@
-"""A person's responses to pictures, whatever data set they came from, and how they are split.
+"""A subject's responses to pictures, whatever data set they came from.
 
-The readers make one: `nsd.load_subject` (NSD, real or simulated), `algonauts.load_algonauts` and
+The readers return one: `nsd.read_subject` (NSD, real or simulated), `algonauts.load_algonauts` and
 `own.load_own`. Everything after reading knows only this.
 """
 
@@ -35,6 +35,7 @@ AREAS = {
 AREAS_AND_PARTS = tuple(
     name for area, parts in AREAS.items() for name in (area, *(parts if len(parts) > 1 else ()))
 )
+HIGHEST_NCSNR = 10  # more is likely a percentage
 Source = Literal["NSD", "Algonauts 2023", "simulated", "own"]
 Space = Literal["inflated", "sphere"]
 
@@ -88,26 +89,7 @@ class Subject:
         return self.stimuli.read(np.arange(len(self.picture_ids))[rows])
 
 
-def complete(subject: Subject) -> Subject:
-    """The subject without the vertices whose responses are NaN, infinite or always the same."""
-    good = np.isfinite(subject.responses).all(0) & (subject.responses != subject.responses[0]).any(
-        0
-    )
-    if good.all():
-        return subject
-    return dataclasses.replace(
-        subject,
-        vertices=subject.vertices[good],
-        coordinates=subject.coordinates[good],
-        rois={name: mask[good] for name, mask in subject.rois.items() if mask[good].any()},
-        ncsnr=subject.ncsnr[good],
-        responses=subject.responses[:, good],
-        dropped=subject.dropped + int((~good).sum()),
-        identity=f"{subject.identity}, complete",
-    )
-
-
-def over_repeats(subject: Subject) -> Subject:
+def average_repeats(subject: Subject) -> Subject:
     """The subject with one trial per picture: the mean over its showings."""
     picture = subject.trial_picture
     n_pictures, n_trials = len(subject.picture_ids), len(picture)
@@ -170,21 +152,51 @@ def standardise(
         return away, mean, sd
 
 
+def require_varying(betas: Float[np.ndarray, "trial vertex"], where: str) -> None:
+    """Raise InputError if no vertex varies over a session's trials, naming the trials at fault."""
+    finite = np.isfinite(betas)
+    if (finite.all(0) & (betas != betas[0]).any(0)).any():
+        return
+    empty = np.flatnonzero(~finite.any(1))
+    cause = f"all {betas.shape[1]} vertices NaN or constant"
+    if len(betas) < 2:
+        cause = "one trial only"
+    elif len(empty):
+        rows = ", ".join(str(trial) for trial in empty[:5])
+        cause = f"no data in {len(empty)} of {len(betas)} trials (from 0: {rows})"
+    raise InputError(
+        f"{where}: {cause}; expected a session of several trials with responses that vary."
+        " Leave these trials, or this session, out."
+    )
+
+
+def require_ncsnr(ncsnr: Float[np.ndarray, " vertex"], where: str) -> None:
+    """Raise InputError unless all are ratios of two standard deviations, or NaN: not known."""
+    wrong = (ncsnr < 0) | (ncsnr > HIGHEST_NCSNR)  # False for NaN
+    if wrong.any():
+        raise InputError(
+            f"{where}: {ncsnr[wrong][0]:g} among its values; expected ncsnr, the sd of the signal"
+            f" over that of the noise of a trial: 0 to {HIGHEST_NCSNR}, or NaN where not known."
+            " A noise ceiling c in per cent, of one trial, is ncsnr = sqrt(c / (100 - c))."
+        )
+
+
 def zscore(betas: Float[np.ndarray, "trial vertex"]) -> Float[np.ndarray, "trial vertex"]:
     """Betas of one session, mean 0 and sd 1 over its trials; NaN where the sd is 0 or NaN."""
     return standardise(betas)[0]
 
 
-def with_areas(rois: dict[str, Bool[np.ndarray, " vertex"]]) -> dict[str, np.ndarray]:
-    """The ROIs that have vertices, and Table 4's areas as unions of them."""
+def add_area_unions(rois: dict[str, Bool[np.ndarray, " vertex"]]) -> dict[str, np.ndarray]:
+    """The ROIs that have vertices, and those of Table 4's areas that are missing, as unions."""
     named = dict(rois)
     for area, parts in AREAS.items():
-        if members := [rois[part] for part in parts if part in rois]:
+        members = [rois[part] for part in parts if part in rois]
+        if members and area not in rois:
             named[area] = np.any(members, axis=0)
     return {name: mask for name, mask in named.items() if mask.any()}
 
 
-def apart(n_surface: int, space: Space) -> Float[np.ndarray, "both 3"]:
+def surface_coordinates(n_surface: int, space: Space) -> Float[np.ndarray, "both 3"]:
     """Coordinates of both hemispheres (mm), the right moved aside by half a width's gap."""
     make = {"inflated": surface.inflated, "sphere": surface.sphere}
     if space not in make:

@@ -7,6 +7,7 @@ is because a variable has another name. `tests/test_versions.py` fails where num
 VERSIONS = {
     "simulated": 1,  # a simulated subject's files
     "subject": 1,  # responses, places and areas read from files
+    "network": 1,  # the tokens of a network of the same name and weights
     "tokens": 3,  # of the same network and picture, or their form on disk
     "tuned": 1,  # a network tuned to labelled pictures
     "fit": 1,  # of the same subject, tokens, model and recipe

@@ -25,6 +25,7 @@ from analysis.files import HEMIS
 from analysis.surface import FULL
 
 TRIALS = 750
+HEADER_BYTES = 284  # of a .mgh
 BUFFER = 2**24  # bytes of a plain read at a time
 
 
@@ -44,7 +45,7 @@ def write(folder: Path, sessions: int) -> None:
     betas = rng.normal(0.25, 1.75, (TRIALS, FULL)).astype(">f4")
     template = folder / "header.mgh"
     mgh.write(template, betas[:1].T.repeat(2, 1))
-    header = bytearray(template.read_bytes()[: mgh.HEADER_BYTES])
+    header = bytearray(template.read_bytes()[:HEADER_BYTES])
     header[16:20] = np.array(TRIALS, ">i4").tobytes()  # the fourth dimension
     for session, pair in enumerate(paths(folder, sessions)):
         for side, path in enumerate(pair):

@@ -30,10 +30,11 @@ def subject(data_folder):
 
 
 @pytest.fixture
-def tree_copy(data_folder, tmp_path):
-    """An NSDTree on this test's own copy of simulated/tiny/nsd."""
+def tree_copy(data_folder, tmp_path, monkeypatch):
+    """An NSDTree on this test's own copy of simulated/tiny/nsd, prepared in a folder of its own."""
     from analysis.files import NSDTree
 
+    monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path / "data"))
     return NSDTree(Path(shutil.copytree(data_folder / "simulated/tiny/nsd", tmp_path / "nsd")))
 
 

@@ -2,23 +2,24 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
 from PIL import Image
 
-from analysis.algonauts import FAMILIES, load_algonauts
+from analysis.algonauts import CODES, load_algonauts
 from analysis.files import HEMIS, InputError
-from analysis.npy import read_names
 from analysis.splits import default_scheme, split_pictures
-from tests.damage import DAMAGES, damaged, fuzzed, outcome, same_subject
 
 N, PICTURES = 642, 30
-NAMES = {family: {0: "Unknown", 1: f"{family}-a", 2: f"{family}-b"} for family in FAMILIES}
-NAMES["prf-visualrois"] = {0: "Unknown", 1: "V1v", 2: "V1d"}
 COUNT = {"lh": 40, "rh": 50}
 
 
-def save_names(path, names):
-    np.save(path, np.array(names, dtype=object))
+class Harm:
+    """Pickles into a call that would leave a file behind."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
 
 
 @pytest.fixture
@@ -36,14 +37,13 @@ def tree(tmp_path):
         mask = np.zeros(N)
         mask[rng.permutation(N)[: COUNT[hemi]]] = 1
         np.save(masks / f"{hemi}.all-vertices_fsaverage_space.npy", mask)
-        for family in FAMILIES:
+        for family in CODES:
             labels = rng.integers(0, 3, N) * mask
             np.save(masks / f"{hemi}.{family}_fsaverage_space.npy", labels)
-            np.save(masks / f"{hemi}.{family}_challenge_space.npy", labels[mask == 1])
         responses = rng.normal(size=(PICTURES, COUNT[hemi])).astype(np.float32)
         np.save(fmri / f"{hemi}_training_fmri.npy", responses)
-    for family, names in NAMES.items():
-        save_names(masks / f"mapping_{family}.npy", names)
+    for family in CODES:
+        np.save(masks / f"mapping_{family}.npy", np.array({0: Harm(tmp_path / "harm")}, object))
     for i in range(PICTURES):
         pixels = np.full((8, 8, 3), i, np.uint8)
         Image.fromarray(pixels).save(images / f"train-{i + 1:04d}_nsd-{100 + 3 * i:05d}.png")
@@ -60,10 +60,13 @@ def test_what_was_written_is_read(tree):
     np.testing.assert_array_equal(subject.responses, np.hstack(halves))
     masks = [np.load(tree / f"roi_masks/{h}.all-vertices_fsaverage_space.npy") for h in HEMIS]
     np.testing.assert_array_equal(subject.vertices, np.flatnonzero(np.concatenate(masks)))
-    labels = [np.load(tree / f"roi_masks/{h}.floc-faces_challenge_space.npy") for h in HEMIS]
-    np.testing.assert_array_equal(subject.rois["floc-faces-b"], np.concatenate(labels) == 2)
+    assert not (tree.parent / "harm").exists()  # no mapping was unpickled
+    both = np.concatenate(
+        [np.load(tree / f"roi_masks/{h}.floc-faces_fsaverage_space.npy") for h in HEMIS]
+    )
+    np.testing.assert_array_equal(subject.rois["FFA-1"], both[subject.vertices] == 2)
     np.testing.assert_array_equal(subject.rois["V1"], subject.rois["V1v"] | subject.rois["V1d"])
-    assert "streams/streams-a" in subject.rois
+    assert {"streams/early", "streams/midventral"} <= set(subject.rois)
     assert list(subject.picture_ids) == [100 + 3 * i for i in range(PICTURES)]
     assert (subject.pictures(np.array([4, 0]))[:, 0, 0, 0] == [4, 0]).all()
     assert np.isnan(subject.ncsnr).all() and (subject.repeats == 0).all()
@@ -101,13 +104,6 @@ def gone(name):
     return lambda f: (f / name).unlink()
 
 
-def full_mesh(folder):
-    for hemi in HEMIS:
-        mask = np.zeros(163842)
-        mask[: COUNT[hemi]] = 1
-        np.save(folder / f"roi_masks/{hemi}.all-vertices_fsaverage_space.npy", mask)
-
-
 DAMAGE = {
     "no responses": (gone(FMRI), "rh_training_fmri.npy: not found"),
     "responses cut": (cut(FMRI), "rh_training_fmri.npy: not a readable .npy"),
@@ -115,19 +111,10 @@ DAMAGE = {
     "no mask": (gone(MASK), "rh.all-vertices_fsaverage_space.npy: not found"),
     "mask of another mesh": (lambda f: np.save(f / MASK, np.ones(99)), r"rh.all-vert.*\(99,\)"),
     "a mask of 2": (lambda f: np.save(f / MASK, np.full(N, 2)), "expected 0 or 1"),
-    "other counts at full size": (full_mesh, "40 vertices; expected 19004"),
-    "labels disagree": (
-        lambda f: np.save(f / FACES, np.zeros(N)),
-        "floc-faces_challenge.*other la",
-    ),
-    "no names": (gone("roi_masks/mapping_streams.npy"), "mapping_streams.npy: not found"),
-    "a name less": (
-        lambda f: save_names(f / "roi_masks/mapping_floc-faces.npy", {0: "Unknown", 1: "a"}),
-        r"labels \[2.*\] have no name",
-    ),
-    "names are numbers": (
-        lambda f: np.save(f / "roi_masks/mapping_streams.npy", np.arange(3)),
-        "mapping_streams.npy: not a dictionary of label names",
+    "a label beyond": (lambda f: np.save(f / FACES, np.full(N, 9)), r"faces.*labels \[9\]; expect"),
+    "a pickle for labels": (
+        lambda f: np.save(f / FACES, np.array({0: Harm(f / "harm")}, object)),
+        "floc-faces_fsaverage_space.npy: not a readable .npy",
     ),
     "a picture less": (gone(IMAGE), "29 pictures, but no train-0005"),
     "the last picture less": (
@@ -157,54 +144,3 @@ def test_a_picture_cut_off_is_named_when_it_is_read(tree):
 def test_an_unknown_subject_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="expected one of algonauts-subj01"):
         load_algonauts(name, tmp_path)
-
-
-class Harm:
-    """Pickles into a call that would leave a file behind."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return (open, (str(self.mark), "w"))
-
-
-def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path):
-    mark = tmp_path / "harmed"
-    save_names(tmp_path / "mapping_x.npy", {0: Harm(mark)})
-    with pytest.raises(InputError, match=r"mapping_x.npy: .*asks for .*open.*Don't use this file"):
-        read_names(tmp_path / "mapping_x.npy")
-    assert not mark.exists()
-
-
-def test_names_cut_anywhere_are_refused(tmp_path):
-    path = tmp_path / "mapping_x.npy"
-    save_names(path, {0: "Unknown", 1: "OFA"})
-    assert read_names(path) == {0: "Unknown", 1: "OFA"}
-    raw = path.read_bytes()
-    for kept in range(0, len(raw)):
-        path.write_bytes(raw[:kept])
-        with pytest.raises(InputError, match=r"mapping_x.npy: not a dictionary of label names"):
-            read_names(path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "roi_masks/lh.all-vertices_fsaverage_space.npy",
-        "roi_masks/rh.streams_fsaverage_space.npy",
-        "training_split/training_fmri/rh_training_fmri.npy",
-    ],
-)
-def test_a_damaged_header_is_refused_or_harmless(tree, name):
-    whole, path = load(tree), tree / name
-    raw = path.read_bytes()
-
-    @fuzzed(60)
-    @given(DAMAGES)
-    def check(damages):
-        path.write_bytes(damaged(raw, damages, 128))
-        found = outcome(lambda: load(tree), path)
-        assert found is None or same_subject(found, whole)
-
-    check()

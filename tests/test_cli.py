@@ -336,7 +336,7 @@ def test_status_counts_a_persons_files_and_shows_what_is_prepared(run, tmp_path,
     done = run("status")
     assert done.exit_code == 0, done.output
     assert "1 sessions, 0 of 104 files" in done.output
-    assert "prepared" in done.output and "tiny-sim01-" in done.output
+    assert "prepared" in done.output and "sim01-tiny-" in done.output
 
 
 def test_settings_are_changed_by_name_and_a_soup_on_test_pictures_says_so(run, data_folder):

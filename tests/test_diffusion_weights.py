@@ -20,8 +20,8 @@ from analysis.backbones import CARDS, Preprocessing, card_of, load_backbone
 from analysis.backbones.diffusion import LAYER_NAMES, Diffusion, Inversion, load_diffusion
 from analysis.backbones.diffusion_weights import ARCHITECTURES, bare_parts, read_parts
 from analysis.extraction import extract
-from analysis.features import picture_digests
 from analysis.files import InputError
+from analysis.pictures import picture_digests
 
 MINI = ARCHITECTURES["sd-mini"]
 

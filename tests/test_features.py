@@ -29,7 +29,6 @@ from analysis.features import (
     Form,
     cache_folder,
     known,
-    picture_digests,
     pool,
     read_manifest,
     read_tokens,
@@ -37,6 +36,7 @@ from analysis.features import (
 )
 from analysis.files import InputError, digest
 from analysis.growing import stored
+from analysis.pictures import picture_digests
 from tests.damage import fuzzed
 
 WIDTHS = [3, 2]

@@ -174,28 +174,6 @@ def test_digests_are_those_of_sha256(tmp_path):
     assert files.digest({"a": 1}).startswith("f9d86028c6e0d64e225186f96acb6933")
 
 
-def code_digest_of(text, tmp_path, monkeypatch):
-    (tmp_path / "module.py").write_text(text)
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
-    files.code_digest.cache_clear()
-    return files.code_digest(("module.py",))
-
-
-def test_code_digest_sees_code_only(tmp_path, monkeypatch):
-    def of(text):
-        return code_digest_of(text, tmp_path, monkeypatch)
-
-    plain = of('"""A."""\n\ndef f(x):\n    """B."""\n    return x + 1\n')
-    assert plain == of('"""C."""\n\n\n# D\ndef f(x):\n    """E."""\n    return (x +\n  1)  # F\n')
-    assert plain != of('"""A."""\n\ndef f(x):\n    """B."""\n    return x + 2\n')
-    assert plain != of('"""A."""\n\ndef f(x, y=0):\n    """B."""\n    return x + 1\n')
-
-
-def test_code_digest_sees_strings_that_are_values(tmp_path, monkeypatch):
-    one = code_digest_of('x = "a"\n', tmp_path, monkeypatch)
-    assert one != code_digest_of('x = "b"\n', tmp_path, monkeypatch)
-
-
 def test_the_data_folder_is_the_named_one(tmp_path, monkeypatch):
     monkeypatch.setenv("BRAINMAPS_DATA", str(tmp_path))
     assert files.data_root() == tmp_path

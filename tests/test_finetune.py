@@ -21,11 +21,11 @@ from analysis.backbones import (
 )
 from analysis.backbones.tuned import cut, tuned_names
 from analysis.extraction import extract
-from analysis.features import picture_digests
 from analysis.files import InputError
 from analysis.finetune import global_tokens, head_grid, is_tuned, tune
 from analysis.labelled import Labelled, drawn_set
 from analysis.learner import Head, Tuning, learner_of, prepared, trained
+from analysis.pictures import picture_digests
 
 SIZES = (16, 8, 8)
 QUICK = Tuning(layer=1, epochs=2, batch=8, hidden=8)

@@ -21,7 +21,7 @@ from analysis.files import InputError
 from analysis.fit import Fit, fit_folder, fit_key, fit_label, fit_model, part_of
 from analysis.forward import predict
 from analysis.model import VARIANTS, FactorTopy, ModelConfig
-from analysis.pictures import Held
+from analysis.pictures import ArrayPictures
 from analysis.recipe import Recipe
 from analysis.recipes import RECIPES
 from analysis.report import provenance
@@ -66,7 +66,7 @@ def person(responses: Float[np.ndarray, "trial vertex"], repeats: int = 3) -> Su
         repeats=np.ones(len(shown), int),
         picture_ids=np.arange(N_PICTURES),
         shared=np.arange(N_PICTURES) >= 250,
-        stimuli=Held(np.zeros((N_PICTURES, 4, 4, 3), np.uint8)),
+        stimuli=ArrayPictures(np.zeros((N_PICTURES, 4, 4, 3), np.uint8)),
         dropped=0,
         identity="a toy",
     )

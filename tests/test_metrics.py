@@ -319,10 +319,10 @@ def test_the_runs_table_averages_runs_and_their_draws_and_shows_both_intervals()
 
 
 def test_parts_of_areas_and_the_rest_have_rows_of_their_own() -> None:
-    from analysis.subject import AREAS_AND_PARTS, with_areas
+    from analysis.subject import AREAS_AND_PARTS, add_area_unions
 
     one = np.arange(6)
-    rois = with_areas({"V1v": one == 0, "V1d": one == 1, "hV4": one == 2, "OFA": one == 3})
+    rois = add_area_unions({"V1v": one == 0, "V1d": one == 1, "hV4": one == 2, "OFA": one == 3})
     shown, snr = repeated(20), np.ones(6)
     signal, y = planted(snr, shown, seed=25)
     scores = brain_score(signal, y, shown, snr, "test", samples=5)

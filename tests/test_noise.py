@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from analysis import explained, mgh, noise, truth
 from analysis.files import HEMIS, NSDTree
 from analysis.published import TABLE_13
-from analysis.subject import with_areas
+from analysis.subject import add_area_unions
 from tests.simulated import subjects
 
 
@@ -89,7 +89,7 @@ def ratios():
     """Each subject's ROIs, and the ncsnr drawn for NSD's trials and for simulated ones."""
     ratios = {}
     for name, (cortex, one) in subjects().items():
-        rois, subject = with_areas(cortex.rois), truth.SIMULATED_SUBJECTS[name]
+        rois, subject = add_area_unions(cortex.rois), truth.SIMULATED_SUBJECTS[name]
         both = [
             noise.signal_to_noise(one, rois, 10242, subject, n) for n in (LIKE_NSD, noise.Noise())
         ]

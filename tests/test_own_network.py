@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from analysis.backbones import Backbone, Preprocessing, from_function, from_module
 from analysis.extraction import extract
-from analysis.features import cache_folder, picture_digests
+from analysis.features import cache_folder
 from analysis.files import InputError
+from analysis.pictures import picture_digests
 
 SMALL = Preprocessing((16, 16))
 

@@ -6,9 +6,8 @@ import pytest
 
 from analysis.backbones import load_backbone
 from analysis.extraction import extract
-from analysis.features import picture_digests
 from analysis.files import InputError
-from analysis.pictures import Files, read_picture
+from analysis.pictures import FilePictures, picture_digests, picture_files, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -69,13 +68,25 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("no picture")
     with pytest.raises(InputError, match=r"a\.png: not a readable picture .*Put the picture there"):
-        Files([path]).read(np.array([0]))
+        FilePictures([path]).read(np.array([0]))
 
 
-def test_a_header_of_an_enormous_picture_is_refused(tmp_path):
-    path = saved(tmp_path / "a.png", PIL.Image.new("L", (9000, 1)))
-    with pytest.raises(InputError, match="more than 8192"):
-        read_picture(path)
+def test_a_picture_larger_than_any_stimulus_is_read_at_reduced_size(tmp_path):
+    path = saved(tmp_path / "a.png", PIL.Image.new("L", (12000, 2000), 90))
+    assert read_picture(path).shape == (1365, 8192, 3)
+
+
+def test_an_error_of_the_operating_system_is_passed_on(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        read_picture(tmp_path / "a.png")
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    for name in ("b/c.jpg", "a.png", "._a.png", ".ipynb_checkpoints/a.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert picture_files(tmp_path) == [tmp_path / "a.png", tmp_path / "b/c.jpg"]
 
 
 def test_pictures_of_two_sizes_are_refused(tmp_path):
@@ -83,7 +94,7 @@ def test_pictures_of_two_sizes_are_refused(tmp_path):
         saved(tmp_path / f"{i}.png", PIL.Image.fromarray(PIXELS[:, : 9 - i])) for i in range(2)
     ]
     with pytest.raises(InputError, match=r"1\.png: \(6, 8\) px; .*0\.png has \(6, 9\)"):
-        Files(paths).read(np.arange(2))
+        FilePictures(paths).read(np.arange(2))
 
 
 @pytest.mark.parametrize("shape", [(40, 1), (1, 40), (1, 1)])

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from analysis import explained, responses, simulate, truth
 from analysis.backbones import load_backbone
 from analysis.files import NSDTree
-from analysis.subject import over_repeats
+from analysis.subject import average_repeats
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_responses_carry_the_truths_signal(subject, tree, whole_truth):
     standard = responses.token_standard(responses.teacher_tokens(teacher, in_order))
     found = simulate.load_truth("sim01-tiny", subject.vertices)
     signal = responses.noiseless(found, standard, responses.teacher_tokens(teacher, pictures))
-    means = over_repeats(subject).responses
+    means = average_repeats(subject).responses
     got = [np.corrcoef(a, b)[0, 1] for a, b in zip(signal.T, means.T, strict=True)]
     expected = np.sqrt(explained.noise_ceiling(subject.ncsnr, 3))
     assert np.median(got) == pytest.approx(np.median(expected), abs=0.06)

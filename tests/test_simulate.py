@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 
 from analysis import mgh, responses, simulate, truth
 from analysis.files import HEMIS, InputError, NSDTree
-from analysis.nsd import load_subject
+from analysis.nsd import read_subject
 from analysis.study import get_subject
-from analysis.subject import over_repeats
+from analysis.subject import average_repeats
 from tests.simulated import digests, of
 
 
@@ -254,7 +254,7 @@ def test_noise_and_teacher_are_chosen_by_name(subject, variants, second):
     ratio = np.median(subject.ncsnr[loud]) / np.median(variants.nsd.ncsnr[loud])
     assert ratio == pytest.approx(np.sqrt(10), rel=0.15)
     assert np.median(variants.raw.ncsnr) == pytest.approx(np.median(subject.ncsnr), rel=0.1)
-    means = [over_repeats(x).responses for x in (subject, variants.nsd, variants.raw)]
+    means = [average_repeats(x).responses for x in (subject, variants.nsd, variants.raw)]
     same, raw = (
         np.median([np.corrcoef(a, b)[0, 1] for a, b in zip(means[0].T, other.T, strict=True)])
         for other in means[1:]
@@ -273,7 +273,7 @@ def test_truth_of_a_subject_not_yet_made_says_what_to_do(tmp_path, monkeypatch):
 def test_surface_files_have_nsds_sizes(tree):
     for hemi in HEMIS:
         for session in (1, 2):
-            mgh.check_series(tree.betas("sim01", hemi, session), 642, 60)
+            mgh.read_series(tree.betas("sim01", hemi, session), np.arange(642), 642, 60)
         assert mgh.read(tree.ncsnr("sim01", hemi), "ncsnr").shape == (642,)
         assert mgh.read(tree.to_fsaverage("sim01", hemi), "indices").min() >= 1
     assert not tree.betas("sim01", "lh", 3).exists()
@@ -292,7 +292,7 @@ def test_ncsnr_has_the_median_it_was_drawn_with(subject, variants):
 
 def test_a_simulated_subject_is_read_as_nsds_are(second):
     tree = NSDTree(second.folder / "simulated/tiny/nsd")
-    one, two = (load_subject(name, tree) for name in ("sim01", "sim02"))
+    one, two = (read_subject(name, tree)[0] for name in ("sim01", "sim02"))
     assert one.simulated and one.identity != two.identity
     shared = set(one.picture_ids[one.shared])
     assert shared == set(two.picture_ids[two.shared]) == set(one.picture_ids) & set(two.picture_ids)

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.files import InputError
-from analysis.pictures import Held
+from analysis.pictures import ArrayPictures
 from analysis.splits import (
-    LIMITS,
     SCHEMES,
     default_scheme,
     limit,
@@ -46,7 +45,7 @@ def toy(n_pictures=60, n_sessions=6, source="NSD", seed=0, repeats=3):
         repeats=np.ones(n, int),
         picture_ids=np.arange(n_pictures),
         shared=np.arange(n_pictures) % 6 == 0,
-        stimuli=Held(np.zeros((n_pictures, 2, 2, 3), np.uint8)),
+        stimuli=ArrayPictures(np.zeros((n_pictures, 2, 2, 3), np.uint8)),
         dropped=0,
         identity="toy",
     )
@@ -149,4 +148,19 @@ def test_all_trials_are_the_largest_set_and_more_are_refused():
     for n in (0, 136):
         with pytest.raises(InputError, match=f"trials={n}: toy has 135 to train on"):
             limit(split, subject, n)
-    assert LIMITS == (300, 1000, 3000, 10000)
+
+
+def test_pictures_that_nobody_was_shown_are_in_no_part():
+    subject = toy()
+    some = np.flatnonzero(subject.trial_picture < 40)
+    seen = dataclasses.replace(
+        subject,
+        responses=subject.responses[some],
+        trial_picture=subject.trial_picture[some],
+        trial_session=subject.trial_session[some],
+        repeats=subject.repeats[some],
+    )
+    split = split_pictures(seen)
+    parts = np.concatenate([split.train, split.validation, split.test])
+    assert sorted(parts) == list(range(40))
+    assert set(split.test) == {0, 6, 12, 18, 24, 30, 36}

@@ -22,8 +22,6 @@ from torchvision.transforms.v2.functional import resize
 
 from analysis.backbones.catalogue import IMAGENET_MEAN, IMAGENET_STD, Colours
 
-VERSION = 1  # raise when a network of the same name and weights would give other tokens
-
 
 @dataclass(frozen=True)
 class Preprocessing:
