@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from analysis.backbones.base import VERSION, Backbone, Preprocessing, View
+from analysis.backbones.base import Backbone, Preprocessing, View
 from analysis.backbones.catalogue import card_of
 from analysis.backbones.diffusion_weights import ARCHITECTURES, Parts, drawn_parts, read_parts
 from analysis.backbones.inversion import T_MAX, Inversion, next_latent
 from analysis.files import InputError, data_root, digest, file_digest
+from analysis.versions import VERSIONS
 
 TABLE_13 = tuple(range(0, T_MAX + 1, 5))
 LAYER_NAMES = (*(f"E{i}" for i in range(1, 9)), *(f"D{i}" for i in range(1, 13)))
@@ -219,7 +220,7 @@ VIEW = rf"(?:T\d{{1,2}}[ED]?|{'|'.join(reversed(LAYER_NAMES))})"
 
 def _network_identity(family: str, inversion: Inversion, weights: str) -> str:
     key = {"network": family, "weights": weights, "inversion": inversion.settings()}
-    return digest(key | {"version": VERSION})
+    return digest(key | {"version": VERSIONS["network"]})
 
 
 def _view_identity(network: str, view: str) -> str:

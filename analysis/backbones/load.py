@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from analysis.backbones.base import VERSION, Backbone, Preprocessing
+from analysis.backbones.base import Backbone, Preprocessing
 from analysis.backbones.catalogue import CARDS, IMAGENET_MEAN, IMAGENET_STD, Card, card_of
 from analysis.backbones.libraries import (
     any_of_open_clip,
@@ -29,6 +29,7 @@ from analysis.backbones.network import VisionNetwork
 from analysis.backbones.random_init import draw_weights
 from analysis.backbones.weights import load_published, published_file
 from analysis.files import InputError, digest, file_digest
+from analysis.versions import VERSIONS
 
 LIBRARIES = ("timm:", "open_clip:")
 TUNED = "tuned:"
@@ -76,7 +77,7 @@ def network_identity(name: str, weights: str | None = None, normalisation: str =
     """The `identity` that `load_backbone` gives a network, mostly without loading it.
 
     It is a hash of the name, of where weights come from (a checkpoint's tag, or the content of a
-    given file), of the normalisation and of `VERSION`. Only what is registered, or built by a
+    given file), of the normalisation and of `VERSIONS`. Only what is registered, or built by a
     function, is loaded, and its weights hashed.
     """
     if name in _registered or _is_function(name):
@@ -95,7 +96,7 @@ def network_identity(name: str, weights: str | None = None, normalisation: str =
     elif weights == "pretrained" and name in CARDS:
         weights = f"pretrained {CARDS[name].tag}"
     key = {"network": name, "weights": weights, "normalisation": normalisation}
-    return digest(key | {"version": VERSION})
+    return digest(key | {"version": VERSIONS["network"]})
 
 
 def require_backbone(name: str) -> None:

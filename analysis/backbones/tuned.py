@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from analysis.backbones.base import VERSION, Backbone
+from analysis.backbones.base import Backbone
 from analysis.backbones.catalogue import nearest
 from analysis.backbones.load import TUNED as PREFIX
 from analysis.backbones.load import load_backbone
 from analysis.files import InputError, data_root, digest, file_digest, read_json
+from analysis.versions import VERSIONS
 
 WEIGHTS, RECORD = "network.safetensors", "tuned.json"
 MEND = "Delete its folder, and fine-tune again."
@@ -132,7 +133,7 @@ def tuned_identity(name: str) -> str:
     """The identity of a tuned network, from its record alone."""
     record = read_record(require_tuned(name), check_files=False)
     key = {"network": name, "origin": record["origin"], "weights": record["files"].get(WEIGHTS)}
-    return digest(key | {"version": VERSION})
+    return digest(key | {"version": VERSIONS["network"]})
 
 
 def load_tuned(name: str) -> Backbone:
