@@ -27,7 +27,7 @@ from analysis.recipes import RECIPES
 from analysis.report import provenance
 from analysis.splits import Split, limit, split_pictures
 from analysis.study import get_tokens
-from analysis.subject import Subject, complete, shuffled
+from analysis.subject import Subject, shuffled
 from analysis.versions import VERSIONS
 from tests.random_tokens import random_tokens
 
@@ -409,26 +409,15 @@ def test_a_soup_chosen_on_test_pictures_is_labelled_wherever_its_score_is(
     assert "test_r2" not in plain.record["result"]
 
 
-def test_vertices_without_numbers_or_variance_are_left_out_where_asked(tokens: Tokens) -> None:
+def test_vertices_without_numbers_are_told(tokens: Tokens) -> None:
     bad = noise()
     bad[5, 3] = np.nan
     bad[7, 4] = np.inf
     bad[:, 11] = 0.3
-    subject = dataclasses.replace(
-        person(bad), rois={"V1": np.arange(N_VERTICES) < 5, "V2": np.arange(N_VERTICES) == 11}
-    )
+    subject = person(bad)
     said = r"training: responses of [12] of 20 vertices \(rows .*\) are not finite, [12] values"
     with pytest.raises(InputError, match=said):
         made(subject, tokens)
-    rest = complete(subject)
-    kept = np.setdiff1d(np.arange(N_VERTICES), [3, 4, 11])
-    np.testing.assert_array_equal(rest.vertices, kept)
-    np.testing.assert_array_equal(rest.responses, bad[:, kept])
-    np.testing.assert_array_equal(rest.coordinates, subject.coordinates[kept])
-    assert rest.dropped == 3 and rest.identity != subject.identity
-    assert {name: int(mask.sum()) for name, mask in rest.rois.items()} == {"V1": 3}
-    assert len(made(rest, tokens).scores("test").r2) == 17
-    assert complete(rest) is rest
 
 
 KILLED = """
