@@ -260,11 +260,20 @@ def _statistics(tokens: Tokens, rows: Int[np.ndarray, " n"]) -> Statistics:
 
 def cache_key(view: View, form: Form = DEFAULT) -> str:
     """The sha256 of all that determines a picture's tokens, but the picture."""
-    return digest({"backbone": view.identity, "form": asdict(form), "version": VERSIONS["tokens"]})
+    return _key(view.identity, form)
+
+
+def _key(identity: str, form: Form) -> str:
+    return digest({"backbone": identity, "form": asdict(form), "version": VERSIONS["tokens"]})
 
 
 def cache_folder(view: View, form: Form = DEFAULT) -> Path:
-    return features_root() / f"{folder_name(view.name)}-{cache_key(view, form)[:12]}"
+    return folder_of(view.name, view.identity, form)
+
+
+def folder_of(name: str, identity: str, form: Form = DEFAULT) -> Path:
+    """The cache of a network of this name and identity, which needn't be loaded."""
+    return features_root() / f"{folder_name(name)}-{_key(identity, form)[:12]}"
 
 
 def read_manifest(folder: Path) -> dict:

@@ -12,13 +12,19 @@ from typing import Any
 import torch
 
 from analysis.algonauts import load_algonauts
-from analysis.backbones import Backbone, View, load_backbone, require_backbone
-from analysis.extraction import extract
+from analysis.backbones import (
+    Backbone,
+    View,
+    load_backbone,
+    network_identity,
+    require_backbone,
+)
+from analysis.extraction import extract, mend
 from analysis.features import (
     DEFAULT,
     Form,
     Tokens,
-    cache_folder,
+    folder_of,
     known,
     read_tokens,
 )
@@ -28,7 +34,6 @@ from analysis.lessons import Lesson, lesson_of
 from analysis.model import ModelConfig, named_model
 from analysis.nsd import MASK, SESSIONS, read_subject
 from analysis.own import load_own
-from analysis.pictures import picture_digests
 from analysis.prepare import Prepared
 from analysis.progress import say
 from analysis.receipts import note, receipt
@@ -39,8 +44,6 @@ from analysis.saved import Network
 from analysis.simulate import is_complete, parse_name, simulate
 from analysis.splits import Split, default_scheme, limit, split_pictures
 from analysis.subject import Space, Subject, average_repeats, shuffled
-
-PICTURES_AT_ONCE = 500  # hashed at a time
 
 
 def get_subject(
@@ -123,13 +126,6 @@ def _parts_of(tokens: Tokens) -> list[Path]:
     return sorted({tokens.folder / there[d][0] for d in tokens.digests})
 
 
-def _digests(subject: Subject) -> list[str]:
-    """The sha256 of each of a subject's pictures."""
-    rows = range(0, len(subject.picture_ids), PICTURES_AT_ONCE)
-    each = (subject.pictures(slice(r, r + PICTURES_AT_ONCE)) for r in rows)
-    return [d for pictures in each for d in picture_digests(pictures)]
-
-
 def extract_tokens(
     subject: Subject,
     backbone: str,
@@ -148,7 +144,7 @@ def _tokens_of(
 ) -> dict[str, Tokens]:
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     made = extract(
-        network, subject.pictures, _digests(subject), form, report=say, every_byte=every_byte
+        network, subject.pictures, subject.picture_digests, form, report=say, every_byte=every_byte
     )
     return dict(zip([view.name for view in network.views], made, strict=True))
 
@@ -179,6 +175,11 @@ def get_tokens(
     Raises:
         InputError: for a backbone of several views, with their names.
     """
+    identity = network_identity(backbone, weights, normalisation)
+    folder = folder_of(backbone, identity, form)
+    mend(folder, every_byte=False, report=say)
+    if known(folder).keys() >= set(subject.picture_digests):
+        return read_tokens(folder, subject.picture_digests)
     network = load_backbone(backbone, weights, normalisation)
     the_view(network)
     (tokens,) = _tokens_of(subject, network, form).values()
@@ -376,7 +377,7 @@ def fit_if_there(
     if not any((fits_root() / subject).glob(f"{folder_name(backbone)}-*/fit.json")):
         return None
     person = get_subject(subject)
-    folder, digests = cache_folder(the_view(load_backbone(backbone))), _digests(person)
+    folder, digests = folder_of(backbone, network_identity(backbone)), person.picture_digests
     if set(digests) - known(folder).keys():
         return None
     tokens = read_tokens(folder, digests)

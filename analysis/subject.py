@@ -6,6 +6,7 @@ The readers return one: `nsd.read_subject` (NSD, real or simulated), `algonauts.
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from analysis import surface
 from analysis.files import HEMIS, InputError
-from analysis.pictures import Pictures
+from analysis.pictures import Pictures, picture_digests
 
+PICTURES_AT_ONCE = 500  # hashed at a time
 # Table 4's areas, as unions of NSD's labels.
 AREAS = {
     "V1": ("V1v", "V1d"),
@@ -81,6 +83,13 @@ class Subject:
         if name not in self.rois:
             raise InputError(f"roi {name!r}: {self.name} has {', '.join(self.rois)}.")
         return self.rois[name]
+
+    @cached_property
+    def picture_digests(self) -> list[str]:
+        """The sha256 of each picture's pixels; all are read, once."""
+        rows = range(0, len(self.picture_ids), PICTURES_AT_ONCE)
+        batches = (self.pictures(slice(r, r + PICTURES_AT_ONCE)) for r in rows)
+        return [digest for batch in batches for digest in picture_digests(batch)]
 
     def pictures(
         self, rows: Int[np.ndarray, " n"] | slice
