@@ -10,6 +10,7 @@ NSD, so the challenge's pickled mapping files are not opened.
 import hashlib
 import re
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -36,7 +37,7 @@ def _array(path: Path, what: str, shape: tuple[int, ...] | None = None) -> np.nd
     require(path, what, MEND)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         if getattr(error, "errno", None):
             raise
         raise InputError(f"{path}: not a readable .npy ({error}). {MEND}") from error

@@ -34,7 +34,7 @@ def _named(vertices: Bool[np.ndarray, " vertex"]) -> str:
 
 def check_part(part: Part, name: str) -> None:
     """Pass if a part can be trained on or scored."""
-    mend = "Leave these vertices out of the subject."
+    mend = "Leave these out of the subject."
     responses = part.responses
     if not len(responses):
         raise InputError(f"{name}: no trial; expected some. Check the split and the sessions.")

@@ -8,6 +8,7 @@ The book's page "Your own data" describes the folder.
 import hashlib
 import re
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
@@ -176,7 +177,7 @@ def read_array(path: Path, what: str, shape: tuple[int | None, ...], kinds: str)
     require(path, what, MEND)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         if getattr(error, "errno", None):
             raise
         raise _error(str(path), f"not a readable .npy ({error})", what) from error
