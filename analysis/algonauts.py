@@ -10,14 +10,13 @@ NSD, so the challenge's pickled mapping files are not opened.
 import hashlib
 import re
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from analysis import surface
 from analysis.anatomy import ROI_CODES
-from analysis.files import HEMIS, Hemi, InputError, require
+from analysis.files import HEMIS, Hemi, InputError, read_array, require
 from analysis.pictures import FilePictures
 from analysis.subject import Space, Subject, add_area_unions, surface_coordinates
 
@@ -28,31 +27,11 @@ PICTURE = re.compile(r"train-(\d+)_nsd-(\d+)\.png")
 MEND = "Put the challenge's own file there again."
 
 
-def _array(path: Path, what: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """A .npy file of numbers of this shape.
-
-    Raises:
-        InputError: if the file is missing, damaged, or another array.
-    """
-    require(path, what, MEND)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise InputError(f"{path}: not a readable .npy ({error}). {MEND}") from error
-    if shape not in (None, array.shape) or array.dtype.kind not in "biuf":
-        raise InputError(
-            f"{path}: {array.dtype} {array.shape}; expected {what}, numbers of {shape}. {MEND}"
-        )
-    return array
-
-
 def _mask(folder: Path, hemi: Hemi) -> Bool[np.ndarray, " mesh"]:
     """The vertices of fsaverage that a hemisphere's columns are."""
     path = folder / f"{hemi}.all-vertices_fsaverage_space.npy"
-    mask = _array(path, "0 or 1 per vertex of fsaverage")
-    if mask.size not in surface.SIZES or mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+    mask = read_array(path, "0 or 1 per vertex of fsaverage", (None,), "biuf", MEND)
+    if mask.size not in surface.SIZES or not np.isin(mask, (0, 1)).all():
         raise InputError(
             f"{path}: {mask.shape} values; expected 0 or 1 for each vertex of fsaverage. {MEND}"
         )
@@ -64,7 +43,7 @@ def _rois(folder: Path, hemi: Hemi, mask: Bool[np.ndarray, " mesh"]) -> dict[str
     rois = {}
     for family, names in CODES.items():
         path = folder / f"{hemi}.{family}_fsaverage_space.npy"
-        labels = _array(path, "a label per vertex", mask.shape)[mask]
+        labels = read_array(path, "a label per vertex", mask.shape, "biuf", MEND)[mask]
         if unnamed := sorted(set(labels.tolist()) - set(names) - {0}):
             raise InputError(f"{path}: labels {unnamed}; expected 0 to {max(names)}. {MEND}")
         rois |= {name: labels == value for value, name in names.items() if value > 0}
@@ -101,10 +80,12 @@ def load_algonauts(name: str, root: Path, space: Space = "inflated") -> Subject:
     n_pictures = len(stimuli)
     counts = {hemi: int(mask.sum()) for hemi, mask in masks.items()}
     halves = [
-        _array(
+        read_array(
             folder / f"training_split/training_fmri/{hemi}_training_fmri.npy",
             "responses of all pictures",
             (n_pictures, counts[hemi]),
+            "biuf",
+            MEND,
         )
         for hemi in HEMIS
     ]

@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +130,34 @@ def read_json(path: Path, what: str, mend: str) -> Any:
         return json.loads(path.read_text("utf8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); expected {what}. {mend}") from error
+
+
+def read_array(
+    path: Path, what: str, shape: tuple[int | None, ...], kinds: str, mend: str
+) -> np.ndarray:
+    """A memory map of a .npy file of this shape (None: any) and kinds of number (numpy's letters).
+
+    Raises:
+        InputError: if the file is missing, truncated, no .npy, or another array.
+    """
+    require(path, what, mend)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise InputError(
+            f"{path}: not a readable .npy ({error}); expected {what}. {mend}"
+        ) from error
+    sizes = zip(shape, array.shape, strict=False)
+    fits = array.ndim == len(shape) and all(n in (None, size) for n, size in sizes)
+    if not fits or array.dtype.kind not in kinds:
+        any_or = tuple("any" if n is None else n for n in shape)
+        raise InputError(
+            f"{path}: {array.dtype} {array.shape}; expected {what}, shape {any_or}, kind of number"
+            f" {' or '.join(kinds)}. {mend}"
+        )
+    return array
 
 
 def digest(value: Any) -> str:

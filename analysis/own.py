@@ -8,14 +8,13 @@ The book's page "Your own data" describes the folder.
 import hashlib
 import re
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from analysis import surface
-from analysis.files import HEMIS, InputError, require
+from analysis.files import HEMIS, InputError, read_array, require
 from analysis.pictures import ArrayPictures, FilePictures, Pictures, picture_digests, picture_files
 from analysis.progress import say
 from analysis.subject import Subject, add_area_unions, require_ncsnr, require_varying, zscore
@@ -168,35 +167,10 @@ def subject_from_arrays(
     )
 
 
-def read_array(path: Path, what: str, shape: tuple[int | None, ...], kinds: str) -> np.ndarray:
-    """A memory map of a .npy file of this shape (None: any) and kinds of number (numpy's letters).
-
-    Raises:
-        InputError: if the file is missing, truncated, no .npy, or another array.
-    """
-    require(path, what, MEND)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise _error(str(path), f"not a readable .npy ({error})", what) from error
-    sizes = zip(shape, array.shape, strict=False)
-    fits = array.ndim == len(shape) and all(n in (None, size) for n, size in sizes)
-    if not fits or array.dtype.kind not in kinds:
-        any_or = tuple("any" if n is None else n for n in shape)
-        raise _error(
-            str(path),
-            f"{array.dtype} {array.shape}",
-            f"{what}, shape {any_or}, kind of number {' or '.join(kinds)}",
-        )
-    return array
-
-
 def _read_pictures(folder: Path) -> tuple[Pictures, list[str]]:
     """The pictures of a folder, and their names (their row's number where they have none)."""
     if (path := folder / "pictures.npy").exists():
-        array = read_array(path, "pictures", (None, None, None, 3), "u")
+        array = read_array(path, "pictures", (None, None, None, 3), "u", MEND)
         if array.dtype != np.uint8:
             raise _error(str(path), array.dtype, "uint8")
         return ArrayPictures(array), [str(i) for i in range(len(array))]
@@ -240,7 +214,7 @@ def load_own(name: str, root: Path) -> Subject:
         raise InputError(f"subject {name!r}: expected own-NAME, of letters, digits and _.")
     folder = require(root / name.removeprefix("own-"), "a subject's folder", MEND)
     pictures, names = _read_pictures(folder)
-    responses = read_array(folder / "responses.npy", "responses", (None, None), "fiu")
+    responses = read_array(folder / "responses.npy", "responses", (None, None), "fiu", MEND)
     n_trials, n_vertices = responses.shape
     path = folder / "trials.csv"
     trials = _read_csv(path, COLUMNS, ("picture",))
@@ -269,14 +243,16 @@ def load_own(name: str, root: Path) -> Subject:
             raise _error(str(path), f"vertex {members.max()}", f"less than {n_vertices}")
         for roi, rows in table.groupby("roi", sort=False).groups.items():
             rois[str(roi)] = np.isin(np.arange(n_vertices), members[rows])
-    coordinates = read_array(folder / "coordinates.npy", "mm per vertex", (n_vertices, 3), "fiu")
+    coordinates = read_array(
+        folder / "coordinates.npy", "mm per vertex", (n_vertices, 3), "fiu", MEND
+    )
     ncsnr = vertices = None
     n_surface = 0
     if (path := folder / "ncsnr.npy").exists():
-        ncsnr = np.array(read_array(path, "ncsnr", (n_vertices,), "f"))
+        ncsnr = np.array(read_array(path, "ncsnr", (n_vertices,), "f", MEND))
         require_ncsnr(ncsnr, str(path))
     if (path := folder / "vertices.npy").exists():
-        vertices = np.array(read_array(path, "indices", (n_vertices,), "iu"), int)
+        vertices = np.array(read_array(path, "indices", (n_vertices,), "iu", MEND), int)
         path = require(folder / "mesh.txt", "a hemisphere's number of vertices", MEND)
         text = path.read_text("utf8", "replace").strip()
         if text not in map(str, surface.SIZES):

@@ -30,6 +30,24 @@ def subject(data_folder):
 
 
 @pytest.fixture
+def tree(data_folder):
+    """The NSDTree of simulated/tiny."""
+    from analysis.files import NSDTree
+
+    return NSDTree(data_folder / "simulated/tiny/nsd")
+
+
+@pytest.fixture(scope="session")
+def whole_truth(data_folder):
+    """The truth of sim01-tiny, of all visual vertices."""
+    from safetensors.numpy import load_file
+
+    from analysis.truth import Truth
+
+    return Truth(**load_file(data_folder / "simulated/tiny/truth/sim01.safetensors"))
+
+
+@pytest.fixture
 def tree_copy(data_folder, tmp_path, monkeypatch):
     """An NSDTree on this test's own copy of simulated/tiny/nsd, prepared in a folder of its own."""
     from analysis.files import NSDTree

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import mgh, own
-from analysis.files import InputError, NSDTree
+from analysis.files import InputError, NSDTree, read_array
 from analysis.nsd import read_subject
 from analysis.pictures import ArrayPictures, read_picture
 from tests.damage import DAMAGES, damaged, fuzzed, outcome, same_subject
@@ -90,7 +90,7 @@ def test_a_damaged_npy_header_is_refused_or_harmless(tmp_path, damages):
     values = np.arange(60, dtype=np.float32).reshape(12, 5)
     np.save(path, values)
     path.write_bytes(damaged(path.read_bytes(), damages, 128))
-    found = outcome(lambda: own.read_array(path, "responses", (12, 5), "f"), path)
+    found = outcome(lambda: read_array(path, "responses", (12, 5), "f", "Mend it."), path)
     assert found is None or np.array_equal(np.array(found), values)
 
 

@@ -6,23 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.stats
-from safetensors.numpy import load_file
 
 from analysis import explained, mgh, noise, truth
-from analysis.files import HEMIS, NSDTree
+from analysis.files import HEMIS
 from analysis.published import TABLE_13
 from analysis.subject import add_area_unions
 from tests.simulated import subjects
-
-
-@pytest.fixture
-def tree(data_folder):
-    return NSDTree(data_folder / "simulated/tiny/nsd")
-
-
-@pytest.fixture(scope="module")
-def whole_truth(data_folder):
-    return truth.Truth(**load_file(data_folder / "simulated/tiny/truth/sim01.safetensors"))
 
 
 def session_betas(tree, truth_, session):

@@ -7,22 +7,10 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from safetensors.numpy import load_file
 
 from analysis import explained, responses, simulate, truth
 from analysis.backbones import load_backbone
-from analysis.files import NSDTree
 from analysis.subject import average_repeats
-
-
-@pytest.fixture
-def tree(data_folder):
-    return NSDTree(data_folder / "simulated/tiny/nsd")
-
-
-@pytest.fixture(scope="module")
-def whole_truth(data_folder):
-    return truth.Truth(**load_file(data_folder / "simulated/tiny/truth/sim01.safetensors"))
 
 
 def by_loops(found, local, global_, i):

@@ -35,16 +35,6 @@ def second(tmp_path_factory):
     return SimpleNamespace(folder=folder, first=first, both=digests(folder))
 
 
-@pytest.fixture
-def tree(data_folder):
-    return NSDTree(data_folder / "simulated/tiny/nsd")
-
-
-@pytest.fixture(scope="module")
-def whole_truth(data_folder):
-    return truth.Truth(**load_file(data_folder / "simulated/tiny/truth/sim01.safetensors"))
-
-
 def test_a_seed_gives_the_same_bytes_in_every_file(data_folder, second):
     here = of(digests(data_folder), "", without="sim02")  # which another test may have made there
     assert len(here) == 31
